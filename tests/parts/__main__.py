@@ -1,0 +1,21 @@
+"""`python -m tests.parts`: find or make every part, with progress; exit status 1 and one sentence when one is
+missing.
+"""
+
+import sys
+
+from tests.parts import PartError, find_dataplaneapi, find_haproxy
+
+
+def main() -> int:
+    try:
+        find_haproxy()
+        find_dataplaneapi()
+    except PartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
