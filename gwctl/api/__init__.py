@@ -1,0 +1,1 @@
+"""The wire: Kubernetes and Gateway API resources as JSON, parsed into frozen typed values."""
