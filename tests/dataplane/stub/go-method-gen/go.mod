@@ -1,0 +1,3 @@
+module github.com/haproxytech/go-method-gen
+
+go 1.26
