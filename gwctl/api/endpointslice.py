@@ -1,6 +1,7 @@
 """EndpointSlice: addresses, their conditions, and the ports they serve by name.
 
-The surprising fact: addresses are kept in canonical form, so that two spellings of one IPv6 address are one endpoint.
+The surprising fact: addresses are kept in canonical form, so that two spellings of one IPv6 address are one
+endpoint.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """HTTPRoute: every field of version 1.6 of the specification.
 
-The surprising fact: equal names in the headers or queryParams of one match are let through although an API server
-refuses them; the specification says that the first counts, and the graph does as it says. The same goes for a
-RequestRedirect beside backendRefs: the redirect wins.
+The surprising fact: equal names in the headers or queryParams of one match are let through although an API
+server refuses them; the specification says that the first counts, and the graph does as it says. The same
+goes for a RequestRedirect beside backendRefs: the redirect wins.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from gwctl.api.wire import (
     HeaderName,
     HeaderValue,
     Hostname,
-    LocalObjectReference,
     Loc,
+    LocalObjectReference,
     ParentRefs,
     PortNumber,
     PreciseHostname,
@@ -33,9 +33,7 @@ from gwctl.api.wire import (
     check_parent_refs,
 )
 
-ORIGIN_PATTERN = (
-    r"(^\*$)|(^(http(s)?):\/\/(((\*\.)?([a-zA-Z0-9\-]+\.)*[a-zA-Z0-9-]+|\*)(:([0-9]{1,5}))?)$)"
-)
+ORIGIN_PATTERN = r"(^\*$)|(^(http(s)?):\/\/(((\*\.)?([a-zA-Z0-9\-]+\.)*[a-zA-Z0-9-]+|\*)(:([0-9]{1,5}))?)$)"
 AUTH_PATH_PATTERN = r"^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$"
 
 _PATH = re.compile(r"(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})+")
@@ -296,30 +294,32 @@ def _check_rule(rule: HTTPRouteRule, loc: Loc, found: list[Violation]) -> None:
         if session.type != "Cookie":
             found.append(Violation(cookie_loc, "can only be set with type Cookie"))
         if session.cookie_config.lifetime_type == "Permanent" and session.absolute_timeout is None:
-            found.append(Violation(cookie_loc, "absoluteTimeout must be specified when lifetimeType is Permanent"))
+            found.append(
+                Violation(cookie_loc, "absoluteTimeout must be specified when lifetimeType is Permanent")
+            )
 
 
 def _check_path(path: str, loc: Loc, found: list[Violation]) -> None:
     if not path.startswith("/"):
         found.append(Violation(loc, "must be an absolute path and start with '/'"))
-    for text in ("//", "/./", "/../", "%2f", "%2F", "#"):
-        if text in path:
-            found.append(Violation(loc, f"must not contain '{text}'"))
-    for text in ("/..", "/."):
-        if path.endswith(text):
-            found.append(Violation(loc, f"must not end with '{text}'"))
+    banned = [text for text in ("//", "/./", "/../", "%2f", "%2F", "#") if text in path]
+    found += (Violation(loc, f"must not contain '{text}'") for text in banned)
+    endings = [text for text in ("/..", "/.") if path.endswith(text)]
+    found += (Violation(loc, f"must not end with '{text}'") for text in endings)
     if not _PATH.fullmatch(path):
         message = "must only contain letters, digits, -/._~!$&'()*+,;=:@ and percent-encoded bytes"
         found.append(Violation(loc, message))
 
 
-def _check_filters(filters: tuple[HTTPRouteFilter, ...], rule: HTTPRouteRule, loc: Loc, found: list[Violation]) -> None:
+def _check_filters(
+    filters: tuple[HTTPRouteFilter, ...], rule: HTTPRouteRule, loc: Loc, found: list[Violation]
+) -> None:
     if not filters:
         return
-    types = [item.type for item in filters]
-    for kind in ("RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS"):
-        if types.count(kind) > 1:
-            found.append(Violation(loc, f"the {kind} filter cannot be repeated"))
+    types: list[str] = [item.type for item in filters]
+    once = ("RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS")
+    repeated = [kind for kind in once if types.count(kind) > 1]
+    found += (Violation(loc, f"the {kind} filter cannot be repeated") for kind in repeated)
     if "RequestRedirect" in types and "URLRewrite" in types:
         found.append(Violation(loc, "may have either RequestRedirect or URLRewrite, but not both"))
     for index, item in enumerate(filters):
@@ -347,7 +347,9 @@ def _check_filter(item: HTTPRouteFilter, rule: HTTPRouteRule, loc: Loc, found: l
     if mirror is not None:
         found += check_backend_port(mirror.backend_ref, (*loc, "requestMirror", "backendRef"))
         if mirror.percent is not None and mirror.fraction is not None:
-            found.append(Violation((*loc, "requestMirror"), "only one of percent or fraction may be specified"))
+            found.append(
+                Violation((*loc, "requestMirror"), "only one of percent or fraction may be specified")
+            )
         if mirror.fraction is not None and mirror.fraction.numerator > mirror.fraction.denominator:
             message = "numerator must be less than or equal to denominator"
             found.append(Violation((*loc, "requestMirror", "fraction"), message))
@@ -368,10 +370,14 @@ def _check_filter(item: HTTPRouteFilter, rule: HTTPRouteRule, loc: Loc, found: l
         for field, wanted, value in (("grpc", "GRPC", auth.grpc), ("http", "HTTP", auth.http)):
             if (value is not None) != (auth.protocol == wanted):
                 verb = "must be specified" if auth.protocol == wanted else "must be left out"
-                found.append(Violation((*loc, "externalAuth", field), f"{verb} when protocol is {auth.protocol}"))
+                found.append(
+                    Violation((*loc, "externalAuth", field), f"{verb} when protocol is {auth.protocol}")
+                )
 
 
-def _check_path_modifier(path: HTTPPathModifier, rule: HTTPRouteRule, loc: Loc, found: list[Violation]) -> None:
+def _check_path_modifier(
+    path: HTTPPathModifier, rule: HTTPRouteRule, loc: Loc, found: list[Violation]
+) -> None:
     for kind, field, value in (
         ("ReplaceFullPath", "replaceFullPath", path.replace_full_path),
         ("ReplacePrefixMatch", "replacePrefixMatch", path.replace_prefix_match),
@@ -379,10 +385,10 @@ def _check_path_modifier(path: HTTPPathModifier, rule: HTTPRouteRule, loc: Loc, 
         if (value is not None) != (path.type == kind):
             verb = "must be specified" if path.type == kind else "must be left out"
             found.append(Violation((*loc, field), f"{verb} when type is {path.type}"))
-    if path.type == "ReplacePrefixMatch":
-        if len(rule.matches) != 1 or rule.matches[0].path.type != "PathPrefix":
-            message = "replacePrefixMatch needs exactly one PathPrefix match in the rule"
-            found.append(Violation((*loc, "replacePrefixMatch"), message))
+    lone_prefix = len(rule.matches) == 1 and rule.matches[0].path.type == "PathPrefix"
+    if path.type == "ReplacePrefixMatch" and not lone_prefix:
+        message = "replacePrefixMatch needs exactly one PathPrefix match in the rule"
+        found.append(Violation((*loc, "replacePrefixMatch"), message))
 
 
 def _check_unique(values: Iterable[str | int], loc: Loc, found: list[Violation]) -> None:

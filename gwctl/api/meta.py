@@ -1,7 +1,7 @@
 """ObjectMeta: what we keep of an object's metadata, and the base of every resource.
 
-The surprising fact: ``creationTimestamp`` may be missing (files have none). Such objects are as old as can be, so
-that ties fall to namespace and name.
+The surprising fact: ``creationTimestamp`` may be missing (files have none). Such objects are as old as can
+be, so that ties fall to namespace and name.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from pydantic_core import PydanticCustomError
 
 from gwctl.api.ref import Ref
 from gwctl.api.wire import PartialWire, Violation, is_label, is_subdomain
-
-_OLDEST = datetime.min.replace(tzinfo=UTC)
 
 
 def _read_time(value: Any) -> Any:
@@ -45,8 +43,8 @@ class ObjectMeta(PartialWire):
     """The identity of an object and what orders it."""
 
     unused: ClassVar[frozenset[str]] = frozenset(
-        {"generateName", "selfLink", "resourceVersion", "deletionGracePeriodSeconds", "ownerReferences", "finalizers",
-         "managedFields", "clusterName"}
+        {"generateName", "selfLink", "resourceVersion", "deletionGracePeriodSeconds", "ownerReferences",
+         "finalizers", "managedFields", "clusterName"}
     )  # fmt: skip
 
     name: StrictStr
@@ -57,6 +55,12 @@ class ObjectMeta(PartialWire):
     deletion_timestamp: Time | None = None
     labels: Text = Field(default_factory=dict)
     annotations: Text = Field(default_factory=dict)
+
+    @cached_property
+    def created(self) -> str:
+        """The creation time as text that sorts as the times do; empty when there is none."""
+        time = self.creation_timestamp
+        return "" if time is None else time.isoformat(timespec="microseconds")
 
 
 class Object(PartialWire):
@@ -76,8 +80,8 @@ class Object(PartialWire):
         return Ref(self.kind, self.metadata.namespace or "default", self.metadata.name)
 
     @cached_property
-    def age(self) -> tuple[datetime, str, str]:
-        return (self.metadata.creation_timestamp or _OLDEST, self.ref.namespace, self.ref.name)
+    def age(self) -> tuple[str, str, str]:
+        return (self.metadata.created, self.ref.namespace, self.ref.name)
 
     def check(self) -> list[Violation]:
         """The rules that span several fields."""
@@ -85,9 +89,13 @@ class Object(PartialWire):
         name, namespace = self.metadata.name, self.metadata.namespace
         if self.label_name:
             if not is_label(name):
-                found.append(Violation(("metadata", "name"), "must be a lowercase DNS label of at most 63 characters"))
+                found.append(
+                    Violation(("metadata", "name"), "must be a lowercase DNS label of at most 63 characters")
+                )
         elif not is_subdomain(name):
-            found.append(Violation(("metadata", "name"), "must be a lowercase DNS name of at most 253 characters"))
+            found.append(
+                Violation(("metadata", "name"), "must be a lowercase DNS name of at most 253 characters")
+            )
         if namespace and not is_label(namespace):
             message = "must be a lowercase DNS label of at most 63 characters"
             found.append(Violation(("metadata", "namespace"), message))

@@ -1,8 +1,8 @@
 """One manifest, as JSON or YAML gives it, to one typed resource and everything that is wrong with it.
 
-Nothing here raises, whatever the manifest holds. The surprising facts: an unknown field is reported and the resource
-stands, as with an API server that warns; a null is an absent field, as with an API server; and a kind that we have
-nothing to do with gives neither a resource nor a report.
+Nothing here raises, whatever the manifest holds. The surprising facts: an unknown field is reported and the
+resource stands, as with an API server that warns; a null is an absent field, as with an API server; and a
+kind that we have nothing to do with gives neither a resource nor a report.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ _PATTERN_MESSAGES = {
 class Invalid:
     """Something wrong in a manifest.
 
-    ``field`` is a path in the manifest's own words (``spec.rules[0].matches[0].path.value``), empty when it is about
-    the whole. ``reason`` is ``Invalid`` (there is no resource), ``UnknownField`` (the resource stands without it) or
-    ``UnsupportedKind`` (one that we know of and do not support yet).
+    ``field`` is a path in the manifest's own words (``spec.rules[0].matches[0].path.value``), empty when it
+    is about the whole. ``reason`` is ``Invalid`` (there is no resource), ``UnknownField`` (the resource
+    stands without it) or ``UnsupportedKind`` (one that we know of and do not support yet).
     """
 
     subject: Ref
@@ -105,7 +105,9 @@ def parse_resource(manifest: object) -> ParseResult:
             message = f"{served} is not a version of {kind}; known are {', '.join(sorted(versions))}"
             return ParseResult(None, (Invalid(subject, "apiVersion", message),))
         if model is None:
-            return ParseResult(None, (Invalid(subject, "kind", f"{kind} is not supported yet", UNSUPPORTED_KIND),))
+            return ParseResult(
+                None, (Invalid(subject, "kind", f"{kind} is not supported yet", UNSUPPORTED_KIND),)
+            )
         return _parse(model, manifest, subject)
     if version == "v1" and kind in _CORE_KINDS:
         return _parse(_CORE_KINDS[kind], manifest, subject)
@@ -122,7 +124,9 @@ def _parse(model: type[Resource], manifest: Mapping[Any, Any], subject: Ref) -> 
         try:
             resource = model.model_validate(value)
         except ValidationError as error:
-            errors = _without_echoes(error.errors(include_url=False, include_context=True, include_input=True))
+            errors = _without_echoes(
+                error.errors(include_url=False, include_context=True, include_input=True)
+            )
         except RecursionError:
             return ParseResult(None, (Invalid(subject, "", "is nested too deeply"),))
         else:
@@ -156,7 +160,9 @@ def _without_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
         detail
         for detail in errors
         if detail["type"] != "too_short"
-        or not any(len(loc) > len(detail["loc"]) and loc[: len(detail["loc"])] == detail["loc"] for loc in locs)
+        or not any(
+            len(loc) > len(detail["loc"]) and loc[: len(detail["loc"])] == detail["loc"] for loc in locs
+        )
     ]
 
 
@@ -224,7 +230,11 @@ def _describe(detail: ErrorDetails) -> str:
         case _:
             return detail["msg"]
     value = detail["input"]
-    return f"{message}, not {value!r}" if isinstance(value, str | int | float) and len(repr(value)) < 80 else message
+    return (
+        f"{message}, not {value!r}"
+        if isinstance(value, str | int | float) and len(repr(value)) < 80
+        else message
+    )
 
 
 def _prune_nulls(value: Any, depth: int) -> tuple[Any, bool]:

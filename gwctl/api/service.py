@@ -1,4 +1,7 @@
-"""Service: its ports and whether it is an ExternalName. How it selects pods is of no interest: EndpointSlices say."""
+"""Service: its ports and whether it is an ExternalName.
+
+How it selects pods is of no interest: EndpointSlices say.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,11 @@ class ServicePortSpec(PartialWire):
 
 class ServiceSpec(PartialWire):
     unused: ClassVar[frozenset[str]] = frozenset(
-        {"selector", "clusterIP", "clusterIPs", "externalIPs", "sessionAffinity", "loadBalancerIP", "externalName",
-         "loadBalancerSourceRanges", "externalTrafficPolicy", "healthCheckNodePort", "publishNotReadyAddresses",
-         "sessionAffinityConfig", "ipFamilies", "ipFamilyPolicy", "allocateLoadBalancerNodePorts",
-         "loadBalancerClass", "internalTrafficPolicy", "trafficDistribution", "topologyKeys"}
+        {"selector", "clusterIP", "clusterIPs", "externalIPs", "sessionAffinity", "loadBalancerIP",
+         "externalName", "loadBalancerSourceRanges", "externalTrafficPolicy", "healthCheckNodePort",
+         "publishNotReadyAddresses", "sessionAffinityConfig", "ipFamilies", "ipFamilyPolicy",
+         "allocateLoadBalancerNodePorts", "loadBalancerClass", "internalTrafficPolicy",
+         "trafficDistribution", "topologyKeys"}
     )  # fmt: skip
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"] = "ClusterIP"

@@ -1,8 +1,9 @@
 """The base of every wire model, and the scalar types that the CRDs share.
 
-In: JSON values. Out: frozen pydantic models in snake_case, with tuples for lists. The surprising fact: an unknown
-field is an *error* here, because pydantic then says where it is; ``parse`` reports it, takes it away and parses again.
-Fields that we know of and never read are listed in ``unused`` so that they do not count as unknown.
+In: JSON values. Out: frozen pydantic models in snake_case, with tuples for lists. The surprising fact: an
+unknown field is an *error* here, because pydantic then says where it is; ``parse`` reports it, takes it away
+and parses again. Fields that we know of and never read are listed in ``unused`` so that they do not count as
+unknown.
 """
 
 from __future__ import annotations
@@ -51,7 +52,11 @@ class Wire(BaseModel):
     """A part of a resource."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, hide_input_in_errors=True, regex_engine="rust-regex"
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        hide_input_in_errors=True,
+        regex_engine="rust-regex",
     )
 
 

@@ -1,1 +1,1 @@
-"""Snapshot in; out comes which route attaches where, which reference is allowed, and every problem as a value."""
+"""Snapshot in; out comes which route attaches where, which reference is allowed, and every problem."""

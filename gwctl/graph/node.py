@@ -6,23 +6,30 @@ The words are those of the Gateway API. Nothing here knows about HAProxy.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from gwctl.api.gateway import Gateway, GatewayClass
 from gwctl.api.httproute import HTTPRoute, HTTPRouteFilter, HTTPRouteMatch
 from gwctl.api.ref import Ref
 from gwctl.api.tcproute import TCPRoute
+from gwctl.snapshot import Snapshot
+
+
+def _empty() -> MappingProxyType[Any, Any]:
+    return MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something a user must fix.
 
-    ``field`` is the path inside the object (``spec.rules[0].backendRefs[1]``), ``condition`` the status condition
-    that tells it (``Accepted``, ``ResolvedRefs``, ``PartiallyInvalid``, ``Programmed``, ``Conflicted``), ``reason`` the
-    specification's reason. ``parent`` is the index of the route's parentRef it is about (None: all of them),
-    ``listener`` the name of the Gateway's listener it is about.
+    ``field`` is the path inside the object (``spec.rules[0].backendRefs[1]``), ``condition`` the status
+    condition that tells it (``Accepted``, ``ResolvedRefs``, ``PartiallyInvalid``, ``Programmed``,
+    ``Conflicted``), ``reason`` the specification's reason. ``parent`` is the index of the route's parentRef
+    it is about (None: all of them), ``listener`` the name of the Gateway's listener it is about.
     """
 
     subject: Ref
@@ -32,6 +39,20 @@ class Problem:
     message: str
     parent: int | None = None
     listener: str | None = None
+
+    @property
+    def order(self) -> tuple[Ref, str, str, str, str, int, str]:
+        """What problems are sorted by."""
+        parent = -1 if self.parent is None else self.parent
+        return (
+            self.subject,
+            self.field,
+            self.condition,
+            self.reason,
+            self.message,
+            parent,
+            self.listener or "",
+        )
 
 
 class ListenerKey(NamedTuple):
@@ -64,6 +85,7 @@ class GatewayNode:
     resource: Gateway
     accepted: bool
     listeners: tuple[ListenerNode, ...]
+    problems: tuple[Problem, ...] = ()
 
 
 class ServicePort(NamedTuple):
@@ -114,7 +136,10 @@ class TCPRuleNode:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A route at a listener. ``hostnames``: the intersection of both sides' names; ``*`` means any; empty for TCP."""
+    """A route at a listener.
+
+    ``hostnames``: the intersection of both sides' names; ``*`` means any; empty for TCP.
+    """
 
     parent: int
     listener: ListenerKey
@@ -123,7 +148,12 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class RouteNode:
-    """A route, what it is attached to and what stands of it."""
+    """A route, what it is attached to and what stands of it.
+
+    ``attachments`` are where it serves: accepted listeners only, and nowhere when no rule stands.
+    ``attached`` are the listeners that count it, which may be refused ones, or a TCP listener that an older
+    route has.
+    """
 
     ref: Ref
     resource: HTTPRoute | TCPRoute
@@ -131,14 +161,33 @@ class RouteNode:
     rules: tuple[HTTPRuleNode, ...] | tuple[TCPRuleNode, ...]
     references: frozenset[Ref]
     problems: tuple[Problem, ...]
+    attached: tuple[ListenerKey, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
+class Index:
+    """What the next graph is built from, besides the nodes. No one else reads it."""
+
+    snapshot: Snapshot
+    controller_name: str
+    shared_ports: bool
+    referrers: MappingProxyType[Ref, frozenset[Ref]] = field(default_factory=_empty)
+    users: MappingProxyType[ServicePort, int] = field(default_factory=_empty)
+    tcp_nodes: MappingProxyType[Ref, RouteNode] = field(default_factory=_empty)
+    tcp_claims: MappingProxyType[ListenerKey, frozenset[Ref]] = field(default_factory=_empty)
+
+
+@dataclass(frozen=True)
 class Graph:
-    """The whole. ``changed_routes`` is what differs from the graph this one was built upon; None means anything may.
+    """The whole.
 
-    ``listeners`` holds the accepted and the refused; ``endpoints`` has every ServicePort that an attached route
-    refers to, sorted tuples, empty when there is none ready. Problems are sorted.
+    ``listeners`` holds the accepted and the refused. ``routes`` holds the routes that name one of our
+    Gateways or one that does not exist; those of other controllers are left out. ``endpoints`` has every
+    ServicePort that an attached route refers to: sorted tuples, empty when there is none ready. The order of
+    a mapping means nothing.
+
+    ``changed_routes`` and ``changed_endpoints`` are what differs from the graph that this one was built upon,
+    what is gone included; None means that anything may.
     """
 
     classes: Mapping[Ref, GatewayClass]
@@ -146,5 +195,17 @@ class Graph:
     listeners: Mapping[ListenerKey, ListenerNode]
     routes: Mapping[Ref, RouteNode]
     endpoints: Mapping[ServicePort, tuple[Endpoint, ...]]
-    problems: tuple[Problem, ...]
-    changed_routes: frozenset[Ref] | None = None
+    class_problems: tuple[Problem, ...] = ()
+    changed_routes: frozenset[Ref] | None = field(default=None, compare=False)
+    changed_endpoints: frozenset[ServicePort] | None = field(default=None, compare=False)
+    index: Index | None = field(default=None, compare=False, repr=False)
+
+    @cached_property
+    def problems(self) -> tuple[Problem, ...]:
+        """Every problem, sorted. Computed when it is first asked for."""
+        found = list(self.class_problems)
+        for gateway in self.gateways.values():
+            found += gateway.problems
+        for route in self.routes.values():
+            found += route.problems
+        return tuple(sorted(found, key=lambda problem: problem.order))

@@ -1,0 +1,123 @@
+"""Where a route attaches: its parentRefs against the listeners of our Gateways.
+
+Each parentRef stands alone. The surprising fact: a parentRef to a Gateway that exists and is not ours is no
+problem but simply not for us, so nothing at all is said about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gwctl.api.gateway import Listener
+from gwctl.api.httproute import HTTPRoute
+from gwctl.api.ref import Ref
+from gwctl.api.tcproute import TCPRoute
+from gwctl.api.wire import GATEWAY_GROUP, ParentReference
+from gwctl.graph import problem
+from gwctl.graph.listener import selector_fits
+from gwctl.graph.node import Attachment, GatewayNode, ListenerKey, Problem
+from gwctl.snapshot import Snapshot
+
+ANY_HOST = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What a route's parentRefs come to. ``is_ours`` is False when every parent is someone else's."""
+
+    attachments: tuple[Attachment, ...]
+    listeners: tuple[ListenerKey, ...]
+    references: frozenset[Ref]
+    problems: tuple[Problem, ...]
+    is_ours: bool
+
+
+def attach_route(
+    route: HTTPRoute | TCPRoute, gateways: Mapping[Ref, GatewayNode], snapshot: Snapshot
+) -> Attached:
+    """Attach a route to every listener that its parentRefs mean, that allows it and whose hostname fits."""
+    attachments: list[Attachment] = []
+    listeners: dict[ListenerKey, None] = {}
+    references: set[Ref] = set()
+    problems: list[Problem] = []
+    is_ours = False
+    for index, parent in enumerate(route.spec.parent_refs):
+        if parent.group != GATEWAY_GROUP or parent.kind != "Gateway":
+            continue
+        ref = Ref("Gateway", parent.namespace or route.ref.namespace, parent.name)
+        references.add(ref)
+        gateway = gateways.get(ref)
+        if gateway is None:
+            if ref not in snapshot.gateways:
+                is_ours = True
+                problems.append(problem.no_matching_parent(route.ref, index, f"there is no {ref}"))
+            continue
+        is_ours = True
+        refusal: Problem | None = None
+        taken = False
+        for node, listener in zip(gateway.listeners, gateway.resource.spec.listeners, strict=True):
+            if not _is_meant(parent, listener):
+                continue
+            if route.kind not in node.kinds or not _allows_namespace(listener, ref, route.ref, snapshot):
+                refusal = refusal or problem.not_allowed_by_listeners(
+                    route.ref, index, f"no listener of {ref} that is meant allows a {route.kind} from here"
+                )
+                continue
+            hostnames: tuple[str, ...] = ()
+            if isinstance(route, HTTPRoute):
+                hostnames = intersect_hostnames(node.hostname, route.spec.hostnames)
+                if not hostnames:
+                    # The most telling reason: such a listener would have taken the route.
+                    refusal = problem.no_matching_listener_hostname(
+                        route.ref,
+                        index,
+                        f"no listener of {ref} that allows the route has a hostname that fits",
+                    )
+                    continue
+            taken = True
+            listeners[node.key] = None
+            if node.accepted:
+                attachments.append(Attachment(index, node.key, hostnames))
+        if not taken:
+            message = f"{ref} has no listener with that sectionName or port"
+            problems.append(refusal or problem.no_matching_parent(route.ref, index, message))
+    return Attached(tuple(attachments), tuple(listeners), frozenset(references), tuple(problems), is_ours)
+
+
+def intersect_hostnames(listener: str, route: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that both sides mean, of each pair the more specific, sorted; empty when there is none.
+
+    An empty side means any host. ``*.a.com`` covers ``x.a.com`` and ``x.y.a.com``, not ``a.com``.
+    """
+    if not route:
+        return (listener or ANY_HOST,)
+    found: set[str] = set()
+    for name in route:
+        hostname = name.lower()
+        if not listener or _covers(listener, hostname):
+            found.add(hostname)
+        elif _covers(hostname, listener):
+            found.add(listener)
+    return tuple(sorted(found))
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    return wide == narrow or (wide.startswith("*.") and narrow.endswith(wide[1:]))
+
+
+def _is_meant(parent: ParentReference, listener: Listener) -> bool:
+    if parent.section_name is not None and parent.section_name != listener.name:
+        return False
+    return parent.port is None or parent.port == listener.port
+
+
+def _allows_namespace(listener: Listener, gateway: Ref, route: Ref, snapshot: Snapshot) -> bool:
+    namespaces = listener.allowed_routes.namespaces
+    match namespaces.from_:
+        case "All":
+            return True
+        case "Same":
+            return gateway.namespace == route.namespace
+        case "Selector":
+            return selector_fits(namespaces.selector, snapshot.namespace_labels(route.namespace))

@@ -1,0 +1,57 @@
+"""backendRefs: to which port of which Service each leads, or why to none.
+
+The surprising fact: a reference that leads nowhere keeps its weight, because its share is answered with 500
+and not given to the others. Whether it is allowed is asked before whether it exists, so that nothing is told
+across namespaces.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gwctl.api.ref import Ref
+from gwctl.api.wire import BackendRef
+from gwctl.graph import problem
+from gwctl.graph.node import BackendNode, Problem, ServicePort
+from gwctl.graph.referencegrant import reference_is_permitted
+from gwctl.snapshot import Snapshot
+
+
+class ResolvedBackend(NamedTuple):
+    """``reference`` is the Service that is meant, existing or not; None when it is no Service."""
+
+    node: BackendNode
+    reference: Ref | None
+    problem: Problem | None
+
+
+def resolve_backend(snapshot: Snapshot, route: Ref, ref: BackendRef, field: str) -> ResolvedBackend:
+    """Resolve a backendRef of a route; ``field`` is its path in the route."""
+    if ref.group != "" or ref.kind != "Service":
+        return _nowhere(ref, None, problem.invalid_kind(route, f"{field}.kind", ref.group, ref.kind))
+    target = Ref("Service", ref.namespace or route.namespace, ref.name)
+    if not reference_is_permitted(snapshot, route, target):
+        return _nowhere(ref, target, problem.ref_not_permitted(route, field, target))
+    service = snapshot.services.get(target)
+    if service is None:
+        return _nowhere(
+            ref, target, problem.backend_not_found(route, f"{field}.name", f"there is no {target}")
+        )
+    if service.spec.type == "ExternalName":
+        # A Service of one's own making that leads to any address, the cluster's metadata included.
+        message = f"{target} is an ExternalName, which is refused"
+        return _nowhere(ref, target, problem.unsupported_backend(route, f"{field}.name", message))
+    ports = [port for port in service.spec.ports if port.port == ref.port]
+    if not ports:
+        message = f"{target} has no port {ref.port}"
+        return _nowhere(ref, target, problem.backend_not_found(route, f"{field}.port", message))
+    for port in ports:
+        if port.protocol == "TCP":
+            found = ServicePort(target.namespace, target.name, port.port, port.app_protocol or "")
+            return ResolvedBackend(BackendNode(ref.weight, found), target, None)
+    message = f"port {ref.port} of {target} is for {ports[0].protocol} only"
+    return _nowhere(ref, target, problem.unsupported_backend_protocol(route, f"{field}.port", message))
+
+
+def _nowhere(ref: BackendRef, target: Ref | None, why: Problem) -> ResolvedBackend:
+    return ResolvedBackend(BackendNode(ref.weight, None), target, why)

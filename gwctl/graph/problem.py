@@ -1,0 +1,131 @@
+"""The vocabulary of problems: one constructor for each condition and reason that the graph can find.
+
+The reasons are spelled as in the specification. The surprising fact: `conflict_with_older_route` has no
+condition of the specification, whose conformance suite wants such a TCPRoute accepted and counted although it
+serves nothing.
+"""
+
+from __future__ import annotations
+
+from gwctl.api.ref import Ref
+from gwctl.graph.node import Problem
+
+ACCEPTED = "Accepted"
+CONFLICTED = "Conflicted"
+PARTIALLY_INVALID = "PartiallyInvalid"
+RESOLVED_REFS = "ResolvedRefs"
+
+
+# GatewayClass and Gateway
+
+
+def invalid_parameters(subject: Ref, field: str, message: str) -> Problem:
+    return Problem(subject, field, ACCEPTED, "InvalidParameters", message)
+
+
+def unsupported_address(gateway: Ref, field: str, message: str) -> Problem:
+    return Problem(gateway, field, ACCEPTED, "UnsupportedAddress", message)
+
+
+def listeners_not_valid(gateway: Ref) -> Problem:
+    return Problem(gateway, "spec.listeners", ACCEPTED, "ListenersNotValid", "no listener is accepted")
+
+
+def unsupported_gateway_field(gateway: Ref, field: str, message: str) -> Problem:
+    """The Gateway stands without it."""
+    return Problem(gateway, field, PARTIALLY_INVALID, "UnsupportedValue", message)
+
+
+# Listeners
+
+
+def unsupported_protocol(gateway: Ref, field: str, listener: str, message: str) -> Problem:
+    return Problem(gateway, f"{field}.protocol", ACCEPTED, "UnsupportedProtocol", message, listener=listener)
+
+
+def unsupported_listener_value(gateway: Ref, field: str, listener: str, message: str) -> Problem:
+    return Problem(gateway, field, ACCEPTED, "UnsupportedValue", message, listener=listener)
+
+
+def port_unavailable(gateway: Ref, field: str, listener: str, port: int, holder: Ref) -> Problem:
+    message = f"port {port} is taken by the older {holder}"
+    return Problem(gateway, f"{field}.port", ACCEPTED, "PortUnavailable", message, listener=listener)
+
+
+def protocol_conflict(gateway: Ref, field: str, listener: str, message: str) -> Problem:
+    return Problem(gateway, f"{field}.protocol", CONFLICTED, "ProtocolConflict", message, listener=listener)
+
+
+def hostname_conflict(gateway: Ref, field: str, listener: str, message: str) -> Problem:
+    return Problem(gateway, f"{field}.hostname", CONFLICTED, "HostnameConflict", message, listener=listener)
+
+
+def invalid_route_kinds(gateway: Ref, field: str, listener: str, message: str) -> Problem:
+    return Problem(gateway, field, RESOLVED_REFS, "InvalidRouteKinds", message, listener=listener)
+
+
+# Routes and their parents
+
+
+def _parent_field(parent: int) -> str:
+    return f"spec.parentRefs[{parent}]"
+
+
+def no_matching_parent(route: Ref, parent: int, message: str) -> Problem:
+    return Problem(route, _parent_field(parent), ACCEPTED, "NoMatchingParent", message, parent)
+
+
+def not_allowed_by_listeners(route: Ref, parent: int, message: str) -> Problem:
+    return Problem(route, _parent_field(parent), ACCEPTED, "NotAllowedByListeners", message, parent)
+
+
+def no_matching_listener_hostname(route: Ref, parent: int, message: str) -> Problem:
+    return Problem(route, _parent_field(parent), ACCEPTED, "NoMatchingListenerHostname", message, parent)
+
+
+def conflict_with_older_route(route: Ref, parent: int, listener: str, older: Ref) -> Problem:
+    message = f"listener {listener} serves the older {older}"
+    return Problem(route, _parent_field(parent), CONFLICTED, "ListenerConflict", message, parent)
+
+
+# Rules
+
+
+def unsupported_value(route: Ref, field: str, message: str, *, others_stand: bool) -> Problem:
+    """A rule is refused. What the condition is depends on whether other rules of the route stand."""
+    if others_stand:
+        return Problem(route, field, PARTIALLY_INVALID, "UnsupportedValue", f"Dropped Rule: {message}")
+    return Problem(route, field, ACCEPTED, "UnsupportedValue", message)
+
+
+def unsupported_route_field(route: Ref, field: str, message: str) -> Problem:
+    """The route stands without it."""
+    return Problem(route, field, PARTIALLY_INVALID, "UnsupportedValue", message)
+
+
+# backendRefs
+
+
+def invalid_kind(route: Ref, field: str, group: str, kind: str) -> Problem:
+    name = f"{group}/{kind}" if group else kind
+    return Problem(
+        route, field, RESOLVED_REFS, "InvalidKind", f"only a core Service can be referred to, not {name}"
+    )
+
+
+def ref_not_permitted(route: Ref, field: str, target: Ref) -> Problem:
+    source = f"a {route.kind} of {route.namespace}"
+    message = f"no ReferenceGrant in namespace {target.namespace} lets {source} refer to {target}"
+    return Problem(route, field, RESOLVED_REFS, "RefNotPermitted", message)
+
+
+def backend_not_found(route: Ref, field: str, message: str) -> Problem:
+    return Problem(route, field, RESOLVED_REFS, "BackendNotFound", message)
+
+
+def unsupported_backend(route: Ref, field: str, message: str) -> Problem:
+    return Problem(route, field, RESOLVED_REFS, "UnsupportedValue", message)
+
+
+def unsupported_backend_protocol(route: Ref, field: str, message: str) -> Problem:
+    return Problem(route, field, RESOLVED_REFS, "UnsupportedProtocol", message)

@@ -1,0 +1,165 @@
+"""What of a rule we cannot do: not supported yet, or not possible in HAProxy. Such a rule is refused, never
+bent.
+
+The surprising fact: a regular expression is compiled twice, alone and as HAProxy gets it (``\\A(?:…)\\z``),
+because ``a)|(b`` is fine in the second form only, and would then match what its author never wrote.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+import pcre2
+
+from gwctl.api.httproute import (
+    FILTER_FIELDS,
+    HTTPHeader,
+    HTTPHeaderFilter,
+    HTTPHeaderMatch,
+    HTTPPathModifier,
+    HTTPQueryParamMatch,
+    HTTPRouteFilter,
+    HTTPRouteMatch,
+    HTTPRouteRule,
+)
+from gwctl.api.wire import HEADER_NAME_PATTERN
+
+# What rules may use. Later issues extend these two.
+SUPPORTED_FILTERS = frozenset({"RequestHeaderModifier", "RequestRedirect"})
+UNSUPPORTED_FIELDS: tuple[tuple[str, str], ...] = (
+    ("timeouts", "timeouts"),
+    ("retry", "retry"),
+    ("session_persistence", "sessionPersistence"),
+)
+
+_HEADER_NAME = re.compile(HEADER_NAME_PATTERN[1:-1])
+_PRINTABLE = re.compile(r"[!-~]*")
+
+
+class Refusal(NamedTuple):
+    """Why a rule is refused; ``field`` is a path below the rule."""
+
+    field: str
+    message: str
+
+
+def check_rule(rule: HTTPRouteRule) -> list[Refusal]:
+    """Everything for which a rule is refused; empty when it stands."""
+    found: list[Refusal] = []
+    for index, match in enumerate(rule.matches):
+        _check_match(match, f"matches[{index}]", found)
+    for index, item in enumerate(rule.filters):
+        _check_filter(item, f"filters[{index}]", found)
+    for index, ref in enumerate(rule.backend_refs):
+        if ref.filters:
+            message = "filters of a backendRef are not supported yet"
+            found.append(Refusal(f"backendRefs[{index}].filters", message))
+    for attribute, field in UNSUPPORTED_FIELDS:
+        if getattr(rule, attribute) is not None:
+            found.append(Refusal(field, f"{field} is not supported yet"))
+    return found
+
+
+def _check_match(match: HTTPRouteMatch, field: str, found: list[Refusal]) -> None:
+    if match.path.type == "RegularExpression":
+        _check_regex(match.path.value, f"{field}.path.value", found)
+    for index, header in enumerate(match.headers):
+        if header.type == "RegularExpression":
+            _check_regex(header.value, f"{field}.headers[{index}].value", found)
+    for index, parameter in enumerate(match.query_params):
+        if parameter.type == "RegularExpression":
+            _check_regex(parameter.value, f"{field}.queryParams[{index}].value", found)
+
+
+def _check_regex(pattern: str, field: str, found: list[Refusal]) -> None:
+    message = regex_error(pattern)
+    if message is not None:
+        found.append(Refusal(field, message))
+
+
+@lru_cache(maxsize=16384)
+def regex_error(pattern: str) -> str | None:
+    """Why a pattern is no regular expression that HAProxy can match a whole value against; None when it is one.."""
+    if any(character in pattern for character in "\0\n\r"):
+        return "must not contain NUL or newline characters"
+    data = pattern.encode()
+    for wrapped in (data, b"\\A(?:" + data + b")\\z"):
+        try:
+            pcre2.compile(wrapped)
+        except pcre2.PatternError as error:
+            where = "is no regular expression" if wrapped is data else "does not stand inside a group"
+            return f"{where}: PCRE2: {error}"
+    return None
+
+
+def _check_filter(item: HTTPRouteFilter, field: str, found: list[Refusal]) -> None:
+    if item.type not in SUPPORTED_FILTERS:
+        found.append(Refusal(f"{field}.type", f"the filter {item.type} is not supported yet"))
+        return
+    field = f"{field}.{FILTER_FIELDS[item.type][1]}"
+    if item.request_header_modifier is not None:
+        for index, name in enumerate(item.request_header_modifier.remove):
+            # The CRD lets any text through here.
+            if not _HEADER_NAME.fullmatch(name):
+                found.append(Refusal(f"{field}.remove[{index}]", f"{name!r} is no header name"))
+    if item.request_redirect is not None and item.request_redirect.path is not None:
+        _check_path_modifier(item.request_redirect.path, f"{field}.path", found)
+
+
+def _check_path_modifier(path: HTTPPathModifier, field: str, found: list[Refusal]) -> None:
+    """The CRD lets any text through here, which would go into a response header as it is."""
+    for name, value in (
+        ("replaceFullPath", path.replace_full_path),
+        ("replacePrefixMatch", path.replace_prefix_match),
+    ):
+        if value and not value.startswith("/"):
+            found.append(Refusal(f"{field}.{name}", "must start with '/'"))
+        if value and not _PRINTABLE.fullmatch(value):
+            message = "must be printable ASCII without spaces; percent-encode the rest"
+            found.append(Refusal(f"{field}.{name}", message))
+
+
+def first_of_equal_names(
+    rule: HTTPRouteRule,
+) -> tuple[tuple[HTTPRouteMatch, ...], tuple[HTTPRouteFilter, ...]]:
+    """The matches and filters of a rule, where of equal names only the first counts.
+
+    Header names are equal whatever their case; query parameters' are not (HTTPHeaderMatch.name,
+    HTTPHeader.name).
+    """
+    return tuple(map(_clean_match, rule.matches)), tuple(map(_clean_filter, rule.filters))
+
+
+def _clean_match(match: HTTPRouteMatch) -> HTTPRouteMatch:
+    if len(match.headers) < 2 and len(match.query_params) < 2:
+        return match
+    headers: dict[str, HTTPHeaderMatch] = {}
+    for header in match.headers:
+        headers.setdefault(header.name.lower(), header)
+    parameters: dict[str, HTTPQueryParamMatch] = {}
+    for parameter in match.query_params:
+        parameters.setdefault(parameter.name, parameter)
+    if len(headers) == len(match.headers) and len(parameters) == len(match.query_params):
+        return match
+    update = {"headers": tuple(headers.values()), "query_params": tuple(parameters.values())}
+    return match.model_copy(update=update)
+
+
+def _clean_filter(item: HTTPRouteFilter) -> HTTPRouteFilter:
+    clean: dict[str, HTTPHeaderFilter] = {}
+    for field in ("request_header_modifier", "response_header_modifier"):
+        modifier: HTTPHeaderFilter | None = getattr(item, field)
+        if modifier is not None:
+            to_set, to_add = _first(modifier.set), _first(modifier.add)
+            if len(to_set) < len(modifier.set) or len(to_add) < len(modifier.add):
+                clean[field] = modifier.model_copy(update={"set": to_set, "add": to_add})
+    return item.model_copy(update=clean) if clean else item
+
+
+def _first(headers: tuple[HTTPHeader, ...]) -> tuple[HTTPHeader, ...]:
+    found: dict[str, HTTPHeader] = {}
+    for header in headers:
+        found.setdefault(header.name.lower(), header)
+    return tuple(found.values())
