@@ -1,0 +1,30 @@
+"""The HAProxy Data Plane API: client, reader and executor. The only package that knows httpx.
+
+    DataPlaneError
+    ├── Unavailable         the API or HAProxy does not answer; transient
+    ├── VersionConflict     somebody else changed the configuration; transient
+    ├── Refused             the API refused a call
+    │   └── NotFound        what the call names is not there
+    ├── ReloadFailed        HAProxy did not load a configuration that the API had accepted
+    └── UnsupportedVersion  HAProxy or the Data Plane API is too old
+"""
+
+from gwctl.dataplane.error import (
+    DataPlaneError,
+    NotFound,
+    Refused,
+    ReloadFailed,
+    Unavailable,
+    UnsupportedVersion,
+    VersionConflict,
+)
+
+__all__ = [
+    "DataPlaneError",
+    "NotFound",
+    "Refused",
+    "ReloadFailed",
+    "Unavailable",
+    "UnsupportedVersion",
+    "VersionConflict",
+]

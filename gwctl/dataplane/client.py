@@ -1,0 +1,291 @@
+"""A thin client of the Data Plane API: one method for each call that gwctl makes.
+
+Names in, JSON values out; errors are those of `gwctl.dataplane.error`. The surprising fact: a key in a URL is encoded
+byte by byte, since the API decodes a path twice unless it holds an escape that needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import httpx
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from gwctl.dataplane.error import NotFound, Refused, Unavailable, VersionConflict
+from gwctl.haproxy.state import Section, SectionKey, SectionKind
+
+Json = Any
+Observer = Callable[[str, str, int], None]
+"""Called after every request with the method, the call's template and the status (0: no answer)."""
+
+_RELOAD_ID = "Reload-ID"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A worker process of HAProxy. Another one has another ``pid`` or an uptime that went back."""
+
+    pid: int
+    uptime: int
+    version: str
+
+
+class Client:
+    """Talks to one Data Plane API. Use it as an asynchronous context manager."""
+
+    def __init__(
+        self,
+        url: str,
+        username: str,
+        password: str,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        """``url`` is ``http://host:port`` or ``unix:///path/of/socket``."""
+        base = url
+        if url.startswith("unix://"):
+            base, transport = "http://dataplane", transport or httpx.AsyncHTTPTransport(uds=url.removeprefix("unix://"))
+        self._http = httpx.AsyncClient(
+            base_url=f"{base.rstrip('/')}/v3",
+            auth=httpx.BasicAuth(username, password),
+            timeout=httpx.Timeout(60.0, connect=5.0),
+            transport=transport,
+            trust_env=False,
+        )
+        self._observer = observer or (lambda method, call, status: None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def api_version(self) -> str:
+        """Give the Data Plane API's own version, such as ``v3.4.2``."""
+        info = await self._get("/info")
+        return str(info["api"]["version"]).split()[0]
+
+    async def process(self) -> Process:
+        """Give HAProxy's worker process."""
+        body = await self._get("/services/haproxy/runtime/info")
+        info = (body[0] if isinstance(body, list) else body)["info"]
+        return Process(int(info["pid"]), int(info.get("uptime", 0)), str(info["version"]))
+
+    # Configuration
+
+    async def configuration_version(self) -> int:
+        """Give the version that the next transaction must name."""
+        return int(await self._get("/services/haproxy/configuration/version"))
+
+    async def sections(self, kind: SectionKind, transaction: str | None = None) -> list[dict[str, Json]]:
+        """Give all sections of a kind with their children."""
+        parameters = {"full_section": "true", **_transaction(transaction)}
+        body = await self._get(f"/services/haproxy/configuration/{kind}", parameters)
+        return list(body or ())
+
+    async def global_section(self, transaction: str | None = None) -> dict[str, Json]:
+        """Give the ``global`` section."""
+        parameters = {"full_section": "true", **_transaction(transaction)}
+        return dict(await self._get("/services/haproxy/configuration/global", parameters))
+
+    async def replace_global(self, section: Mapping[str, Json], transaction: str) -> None:
+        """Replace the ``global`` section within a transaction."""
+        await self._send(
+            "PUT",
+            "/services/haproxy/configuration/global",
+            {"full_section": "true", "transaction_id": transaction},
+            json=section,
+        )
+
+    async def put_section(self, key: SectionKey, section: Section, existing: bool, transaction: str) -> None:
+        """Create or replace a section with its children within a transaction."""
+        path = f"/services/haproxy/configuration/{key.kind}"
+        parameters = {"full_section": "true", "transaction_id": transaction}
+        if existing:
+            await self._send("PUT", f"{path}/{{name}}", parameters, name=key.name, json=section)
+        else:
+            await self._send("POST", path, parameters, json=section)
+
+    async def delete_section(self, key: SectionKey, transaction: str) -> None:
+        """Delete a section within a transaction."""
+        path = f"/services/haproxy/configuration/{key.kind}/{{name}}"
+        await self._send("DELETE", path, {"transaction_id": transaction}, name=key.name)
+
+    async def begin(self, version: int) -> str:
+        """Open a transaction on the configuration of this version; give its id."""
+        response = await self._send("POST", "/services/haproxy/transactions", {"version": str(version)})
+        return str(response.json()["id"])
+
+    async def commit(self, transaction: str) -> str | None:
+        """Commit a transaction; give the id of the reload that follows, None when HAProxy has reloaded already."""
+        response = await self._send("PUT", "/services/haproxy/transactions/{name}", name=transaction)
+        return response.headers.get(_RELOAD_ID)
+
+    async def drop(self, transaction: str) -> None:
+        """Drop a transaction; one that is gone is no error."""
+        try:
+            await self._send("DELETE", "/services/haproxy/transactions/{name}", name=transaction)
+        except NotFound:
+            return
+
+    async def reload_status(self, reload: str) -> tuple[str, str]:
+        """Give a reload's status (``in_progress``, ``succeeded`` or ``failed``) and what HAProxy said."""
+        body = (await self._send("GET", "/services/haproxy/reloads/{name}", name=reload)).json()
+        return str(body["status"]), str(body.get("response", ""))
+
+    # Files
+
+    async def store_map(self, name: str, text: str) -> str:
+        """Write a map's file, which changes nothing at runtime; give its path."""
+        return await self._store("maps", name, text)
+
+    async def store_general(self, name: str, text: str) -> str:
+        """Write a file of general use; give its path."""
+        return await self._store("general", name, text)
+
+    async def stored(self, kind: Literal["maps", "general"]) -> dict[str, str]:
+        """Give the stored files of a kind: name to path."""
+        items = await self._get(f"/services/haproxy/storage/{kind}")
+        return {str(item["storage_name"]): str(item["file"]) for item in items or ()}
+
+    async def delete_general(self, name: str) -> None:
+        """Delete a file of general use."""
+        await self._send("DELETE", "/services/haproxy/storage/general/{name}", name=name)
+
+    async def _store(self, kind: Literal["maps", "general"], name: str, text: str) -> str:
+        path = f"/services/haproxy/storage/{kind}"
+        stored = await self.stored(kind)
+        if name in stored:
+            parameters = {"skip_reload": "true"}
+            headers = {"Content-Type": "text/plain"}
+            await self._send("PUT", f"{path}/{{name}}", parameters, name=name, content=text.encode(), headers=headers)
+            return stored[name]
+        files = {"file_upload": (name, text.encode(), "text/plain")}
+        return str((await self._send("POST", path, files=files)).json()["file"])
+
+    # Runtime: rows
+
+    async def rows(self, table: str) -> list[tuple[str, str]]:
+        """Give all rows of a map as HAProxy has them, in its order; a key may be there twice."""
+        response = await self._send("GET", "/services/haproxy/runtime/maps/{name}/entries", name=table)
+        return [(str(row["key"]), str(row["value"])) for row in response.json() or ()]
+
+    async def row(self, table: str, key: str) -> str | None:
+        """Give the value of a row, None where there is none."""
+        path = "/services/haproxy/runtime/maps/{name}/entries/{key}"
+        try:
+            response = await self._send("GET", path, name=table, key=key)
+        except NotFound:
+            return None
+        return str(response.json()["value"])
+
+    async def add_row(self, table: str, key: str, value: str) -> None:
+        """Add a row."""
+        path = "/services/haproxy/runtime/maps/{name}/entries"
+        await self._send("POST", path, name=table, json={"key": key, "value": value})
+
+    async def set_row(self, table: str, key: str, value: str) -> None:
+        """Replace the value of a row."""
+        path = "/services/haproxy/runtime/maps/{name}/entries/{key}"
+        await self._send("PUT", path, name=table, key=key, json={"value": value})
+
+    async def delete_row(self, table: str, key: str) -> None:
+        """Delete a row; one that is gone is no error."""
+        path = "/services/haproxy/runtime/maps/{name}/entries/{key}"
+        try:
+            await self._send("DELETE", path, name=table, key=key)
+        except NotFound:
+            return
+
+    async def replace_rows(self, table: str, rows: Mapping[str, str]) -> None:
+        """Replace all rows of a map in one step. It is atomic only for more than 8,192 bytes; always read back."""
+        text = "".join(f"{key} {value}\n" for key, value in rows.items())
+        headers = {"Content-Type": "text/plain"}
+        path = "/services/haproxy/runtime/maps/{name}"
+        await self._send("PUT", path, name=table, content=text.encode(), headers=headers)
+
+    # Runtime: servers
+
+    async def servers(self, slot: str) -> list[dict[str, Json]]:
+        """Give the servers of a backend as HAProxy has them."""
+        response = await self._send("GET", "/services/haproxy/runtime/backends/{name}/servers", name=slot)
+        return list(response.json() or ())
+
+    async def add_server(self, slot: str, server: Mapping[str, Json]) -> None:
+        """Add a server, which is in maintenance first."""
+        await self._send("POST", "/services/haproxy/runtime/backends/{name}/servers", name=slot, json=server)
+
+    async def change_server(self, slot: str, server: str, change: Mapping[str, Json]) -> None:
+        """Change a server's ``admin_state``, ``address`` and ``port``, or ``weight``."""
+        path = "/services/haproxy/runtime/backends/{name}/servers/{key}"
+        await self._send("PUT", path, name=slot, key=server, json=change)
+
+    async def delete_server(self, slot: str, server: str) -> None:
+        """Delete a server, which HAProxy refuses while it has connections; one that is gone is no error."""
+        path = "/services/haproxy/runtime/backends/{name}/servers/{key}"
+        try:
+            await self._send("DELETE", path, name=slot, key=server)
+        except NotFound:
+            return
+
+    # Transport
+
+    async def _get(self, path: str, parameters: Mapping[str, str] | None = None) -> Json:
+        return (await self._send("GET", path, parameters)).json()
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        parameters: Mapping[str, str] | None = None,
+        *,
+        name: str = "",
+        key: str = "",
+        **content: Any,
+    ) -> httpx.Response:
+        url = path.format(name=_escape(name), key=_escape(key))
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(httpx.ConnectError),
+            stop=stop_after_attempt(4),
+            wait=wait_exponential_jitter(initial=0.05, max=1.0),
+            reraise=True,
+        )
+        try:
+            response = await retrying(self._http.request, method, url, params=parameters, **content)
+        except httpx.HTTPError as error:
+            self._observer(method, path, 0)
+            raise Unavailable(f"{method} {path}: {type(error).__name__}") from error
+        self._observer(method, path, response.status_code)
+        if response.is_success:
+            return response
+        raise _error(method, path, response)
+
+
+def _error(method: str, path: str, response: httpx.Response) -> Exception:
+    try:
+        message = str(response.json().get("message", ""))
+    except (ValueError, AttributeError):
+        message = response.reason_phrase
+    if response.status_code == httpx.codes.NOT_FOUND:
+        return NotFound(method, path, response.status_code, message)
+    if response.status_code == httpx.codes.NOT_ACCEPTABLE or (
+        response.status_code == httpx.codes.CONFLICT and "version" in message.lower()
+    ):
+        return VersionConflict(f"{method} {path}: the configuration was changed meanwhile")
+    if response.status_code in (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE):
+        return Unavailable(f"{method} {path}: {response.status_code}")
+    return Refused(method, path, response.status_code, message)
+
+
+def _transaction(transaction: str | None) -> dict[str, str]:
+    return {} if transaction is None else {"transaction_id": transaction}
+
+
+def _escape(text: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in text.encode())

@@ -1,0 +1,52 @@
+"""What can go wrong with the Data Plane API. ``transient`` errors may succeed when tried again."""
+
+from __future__ import annotations
+
+import re
+
+_PEM = re.compile(r"-----BEGIN.*?(-----END[^-]*-----|$)", re.DOTALL)
+_LONGEST_MESSAGE = 300
+
+
+class DataPlaneError(Exception):
+    """The root of the package's errors."""
+
+    transient = False
+
+
+class Unavailable(DataPlaneError):
+    """The API, or HAProxy behind it, does not answer."""
+
+    transient = True
+
+
+class VersionConflict(DataPlaneError):
+    """The configuration has another version than the one the call was made for."""
+
+    transient = True
+
+
+class Refused(DataPlaneError):
+    """The API answered a call with an error status. What it said is shortened, and holds no PEM block."""
+
+    def __init__(self, method: str, path: str, status: int, message: str) -> None:
+        self.status = status
+        self.reason = redact(message)
+        super().__init__(f"{method} {path}: {status}: {self.reason}")
+
+
+class NotFound(Refused):
+    """What the call names is not there."""
+
+
+class ReloadFailed(DataPlaneError):
+    """HAProxy did not load the new configuration; the Data Plane API has put the last good one back."""
+
+
+class UnsupportedVersion(DataPlaneError):
+    """HAProxy or the Data Plane API is older than what gwctl stands on."""
+
+
+def redact(message: str) -> str:
+    """Take PEM blocks out of a message (error bodies repeat commands, private keys included) and shorten it."""
+    return _PEM.sub("[redacted]", message)[:_LONGEST_MESSAGE]

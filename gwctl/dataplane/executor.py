@@ -1,0 +1,260 @@
+"""Applies a Plan and reads back what it wrote: no call is trusted to have done what it said.
+
+Rows and servers go through the runtime calls, about a millisecond each and never a reload. A transaction writes
+everything HAProxy will load to its files first, so the new process comes up complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, TypeVar
+
+from gwctl.dataplane.client import Client
+from gwctl.dataplane.error import DataPlaneError, Refused, ReloadFailed, VersionConflict
+from gwctl.dataplane.reader import EMPTY_MAP, parse_servers, read_table
+from gwctl.haproxy.desired import is_pool_slot
+from gwctl.haproxy.names import Table
+from gwctl.haproxy.plan import Operation, RemoveRow, RemoveServer, SetRow, SetServer, Transaction
+from gwctl.haproxy.program import Layout, lua_name, lua_text
+from gwctl.haproxy.state import Section, SectionKey, SectionKind, Server, State
+
+BULK_ROWS = 200
+"""From this many rows of one table on, the table is written in one call."""
+
+BULK_BYTES = 8192
+"""The Data Plane API appends a bulk of at most this size, and replaces the table by a larger one."""
+
+SINGLE_READS = 50
+"""Up to this many rows of one table are read back one by one; beyond that the table is read."""
+
+_CONCURRENCY = 8
+_POLL_SECONDS = 0.05
+_CONFLICTS = 5
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """Something that was written and read back differently."""
+
+    what: str
+
+    def __str__(self) -> str:
+        return self.what
+
+
+class Executor:
+    """Applies plans through one client."""
+
+    def __init__(self, client: Client, layout: Layout) -> None:
+        self._client = client
+        self.layout = layout
+
+    async def apply_operations(self, operations: tuple[Operation, ...], actual: State) -> tuple[Mismatch, ...]:
+        """Apply runtime operations in their order and read back what they wrote."""
+        for _, group in groupby(operations, key=_phase):
+            phase = list(group)
+            first = phase[0]
+            if isinstance(first, SetRow) and len(phase) >= BULK_ROWS and await self._replace_table(phase, actual):
+                continue
+            if isinstance(first, SetRow | RemoveRow):
+                for operation in phase:
+                    await self._apply(operation)
+            else:
+                await _in_parallel(self._apply(operation) for operation in phase)
+        return await self._read_back(operations)
+
+    async def _apply(self, operation: Operation) -> None:
+        match operation:
+            case SetRow(table, key, value, existing):
+                await self._set_row(table, key, value, existing)
+            case RemoveRow(table, key):
+                await self._client.delete_row(table, key)
+            case SetServer(slot, name, server, existing):
+                await self._set_server(slot, name, server, existing)
+            case RemoveServer(slot, name):
+                await self._client.change_server(slot, name, {"admin_state": "maint"})
+
+    async def _set_row(self, table: Table, key: str, value: str, existing: bool) -> None:
+        if not existing:
+            await self._client.add_row(table, key, value)
+        else:
+            await self._client.set_row(table, key, value)
+
+    async def _set_server(self, slot: str, name: str, server: Server, existing: bool) -> None:
+        if existing:
+            change = {"address": server.address, "port": server.port, "admin_state": server.state}
+            await self._client.change_server(slot, name, change)
+            return
+        await self._client.add_server(slot, {"name": name, "address": server.address, "port": server.port})
+        await self._client.change_server(slot, name, {"admin_state": server.state})
+
+    async def _replace_table(self, phase: list[Operation], actual: State) -> bool:
+        """Write a table in one call; tell whether it is large enough for that call to be atomic."""
+        sets = [operation for operation in phase if isinstance(operation, SetRow)]
+        table = sets[0].table
+        rows = {**actual.tables.get(table, {}), **{item.key: item.value for item in sets}}
+        if sum(len(key) + len(value) + 2 for key, value in rows.items()) <= BULK_BYTES:
+            return False
+        await self._client.replace_rows(table, rows)
+        there = await read_table(self._client, table)
+        for key, value in rows.items():
+            if there.get(key) != value:
+                await self._set_row(table, key, value, key in there)
+        return True
+
+    async def _read_back(self, operations: Iterable[Operation]) -> tuple[Mismatch, ...]:
+        rows: dict[Table, dict[str, str | None]] = {}
+        servers: dict[str, dict[str, Server | None]] = {}
+        for operation in operations:
+            match operation:
+                case SetRow(table, key, value):
+                    rows.setdefault(table, {})[key] = value
+                case RemoveRow(table, key):
+                    rows.setdefault(table, {})[key] = None
+                case SetServer(slot, name, server):
+                    servers.setdefault(slot, {})[name] = server
+                case RemoveServer(slot, name):
+                    servers.setdefault(slot, {})[name] = None
+        checks = [
+            *(self._check_rows(table, wanted) for table, wanted in rows.items()),
+            *(self._check_servers(slot, wanted) for slot, wanted in servers.items()),
+        ]
+        found = await _in_parallel(checks)
+        return tuple(mismatch for mismatches in found for mismatch in mismatches)
+
+    async def _check_rows(self, table: Table, wanted: Mapping[str, str | None]) -> list[Mismatch]:
+        there: Mapping[str, str | None]
+        if len(wanted) <= SINGLE_READS:
+            there = {key: await self._client.row(table, key) for key in wanted}
+        else:
+            there = await read_table(self._client, table)
+        return [Mismatch(f"{table} {key}") for key, value in wanted.items() if there.get(key) != value]
+
+    async def _check_servers(self, slot: str, wanted: Mapping[str, Server | None]) -> list[Mismatch]:
+        there = parse_servers(await self._client.servers(slot))
+        return [
+            Mismatch(f"server {slot}/{name}")
+            for name, server in wanted.items()
+            if (there.get(name) != server if server is not None else name in there and there[name].state != "maint")
+        ]
+
+    async def delete_retired(self, servers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Delete servers in maintenance; give those that went. HAProxy keeps one that still has connections."""
+        gone: list[tuple[str, str]] = []
+        for slot, name in servers:
+            try:
+                await self._client.delete_server(slot, name)
+            except Refused:
+                continue
+            gone.append((slot, name))
+        return gone
+
+    async def apply_transaction(self, transaction: Transaction) -> None:
+        """Write all files, change the configuration in one commit and wait for the reload it causes.
+
+        Raises `ReloadFailed` when HAProxy does not take the configuration, `VersionConflict` when others keep
+        changing it.
+        """
+        for table in Table:
+            rows = transaction.state.tables.get(table, {})
+            text = "".join(f"{key} {value}\n" for key, value in sorted(rows.items()))
+            await self._client.store_map(table, text or EMPTY_MAP)
+        name = lua_name(self.layout)
+        if name not in await self._client.stored("general"):
+            await self._client.store_general(name, lua_text(self.layout))
+        for attempt in range(1, _CONFLICTS + 1):
+            try:
+                reload = await self._commit(transaction)
+                break
+            except VersionConflict:
+                if attempt == _CONFLICTS:
+                    raise
+        if reload is not None:
+            await self._wait_for_reload(reload)
+
+    async def _commit(self, transaction: Transaction) -> str | None:
+        identifier = await self._client.begin(await self._client.configuration_version())
+        try:
+            await self._load_lua(identifier)
+            existing: dict[SectionKey, Section] = {}
+            for kind in SectionKind:
+                for section in await self._client.sections(kind, identifier):
+                    existing[SectionKey(kind, str(section["name"]))] = section
+            for key, section in _sections_to_write(transaction, existing):
+                if section is not None:
+                    await self._client.put_section(key, section, key in existing, identifier)
+                elif key in existing:
+                    await self._client.delete_section(key, identifier)
+            return await self._client.commit(identifier)
+        except BaseException:
+            await self._drop(identifier)
+            raise
+
+    async def _drop(self, identifier: str) -> None:
+        try:
+            await asyncio.shield(self._client.drop(identifier))
+        except DataPlaneError:
+            return
+
+    async def _load_lua(self, identifier: str) -> None:
+        section = await self._client.global_section(identifier)
+        path = f"{self.layout.general}/{lua_name(self.layout)}"
+        options = dict(section.get("lua_options") or {})
+        tuning = dict(section.get("tune_lua_options") or {})
+        if options.get("load_per_thread") != path:
+            options["load_per_thread"] = path
+            tuning.setdefault("bool_sample_conversion", "normal")
+            changed = {**section, "lua_options": options, "tune_lua_options": tuning}
+            await self._client.replace_global(changed, identifier)
+
+    async def _wait_for_reload(self, reload: str) -> None:
+        while True:
+            status, response = await self._client.reload_status(reload)
+            if status == "succeeded":
+                return
+            if status == "failed":
+                raise ReloadFailed(f"HAProxy did not load the configuration: {response.strip()[-1000:]}")
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+def _phase(operation: Operation) -> tuple[str, str]:
+    return type(operation).__name__, operation.table if isinstance(operation, SetRow | RemoveRow) else ""
+
+
+def _sections_to_write(
+    transaction: Transaction, existing: Mapping[SectionKey, Section]
+) -> Iterator[tuple[SectionKey, Section | None]]:
+    """Yield the sections that change and every slot whose servers in the file are not those it should start with."""
+    changed = dict(transaction.sections)
+    yield from ((key, section) for key, section in transaction.sections if not is_pool_slot(key) or section is None)
+    for key, section in transaction.state.sections.items():
+        if is_pool_slot(key):
+            wanted = _with_servers(section, transaction.state.servers.get(key.name, {}))
+            if key in changed or existing.get(key) != wanted:
+                yield key, wanted
+
+
+def _with_servers(section: Section, servers: Mapping[str, Server]) -> Section:
+    ready = {name: server for name, server in sorted(servers.items()) if server.state == "ready"}
+    if not ready:
+        return section
+    children: dict[str, Any] = {
+        name: {"name": name, "address": server.address, "port": server.port} for name, server in ready.items()
+    }
+    return {**section, "servers": children}
+
+
+async def _in_parallel(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines, a few at a time; give their results in order. The first error stops those not begun."""
+    gate = asyncio.Semaphore(_CONCURRENCY)
+
+    async def run(coroutine: Coroutine[Any, Any, T]) -> T:
+        async with gate:
+            return await coroutine
+
+    return await asyncio.gather(*(run(coroutine) for coroutine in coroutines))

@@ -1,0 +1,87 @@
+"""Reads what HAProxy has: the actual state, asked for and never remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gwctl.dataplane.client import Client, Json
+from gwctl.dataplane.error import NotFound
+from gwctl.haproxy.desired import is_pool_slot
+from gwctl.haproxy.names import Table, is_ours
+from gwctl.haproxy.program import Layout
+from gwctl.haproxy.state import AdminState, Section, SectionKey, SectionKind, Server, Servers, State
+
+_LUA_PREFIX = "gwctl-"
+
+
+async def read_layout(client: Client) -> Layout:
+    """Learn where the API keeps files, from a table's file and a file of general use, stored where they are missing."""
+    table = Table.HOSTS.value
+    maps = (await client.stored("maps")).get(table) or await client.store_map(table, EMPTY_MAP)
+    general = (await client.stored("general")).get(_MARKER) or await client.store_general(_MARKER, _MARKER_TEXT)
+    return Layout(maps.rpartition("/")[0], general.rpartition("/")[0])
+
+
+EMPTY_MAP = "# no rows\n"
+"""The text of a map without rows: the API refuses an empty file."""
+
+_MARKER = "gwctl.txt"
+_MARKER_TEXT = "This directory holds files of gwctl.\n"
+
+
+async def read_state(client: Client) -> State:
+    """Read all that is gwctl's: sections, tables and servers."""
+    sections: dict[SectionKey, Section] = {}
+    for kind in SectionKind:
+        for section in await client.sections(kind):
+            if is_ours(str(section["name"])):
+                key = SectionKey(kind, str(section["name"]))
+                sections[key] = without_servers(key, section)
+    slots = [key.name for key in sections if is_pool_slot(key)]
+    tables = {table: dict(await read_table(client, table)) for table in Table}
+    servers = {slot: await read_servers(client, slot) for slot in slots}
+    return State(sections, tables, {slot: there for slot, there in servers.items() if there}, await read_lua(client))
+
+
+def without_servers(key: SectionKey, section: Section) -> Section:
+    """Leave a slot's servers out of its section: they are runtime data, and the file is merely where they rest."""
+    if not is_pool_slot(key):
+        return section
+    return {name: value for name, value in section.items() if name != "servers"}
+
+
+async def read_lua(client: Client) -> str:
+    """Give the name of our Lua file that ``global`` loads, empty when it loads none."""
+    options = (await client.global_section()).get("lua_options") or {}
+    name = str(options.get("load_per_thread", "")).rpartition("/")[2]
+    return name if name.startswith(_LUA_PREFIX) else ""
+
+
+async def read_table(client: Client, table: Table) -> dict[str, str]:
+    """Read a table's rows. One that HAProxy has not loaded has none; of equal keys the first counts, as in HAProxy."""
+    try:
+        rows = await client.rows(table)
+    except NotFound:
+        return {}
+    found: dict[str, str] = {}
+    for key, value in rows:
+        found.setdefault(key, value)
+    return found
+
+
+async def read_servers(client: Client, slot: str) -> Servers:
+    """Read a slot's servers."""
+    try:
+        return parse_servers(await client.servers(slot))
+    except NotFound:
+        return {}
+
+
+def parse_servers(servers: Iterable[dict[str, Json]]) -> Servers:
+    """Turn the API's servers into ours."""
+    return {str(item["name"]): Server(str(item["address"]), int(item["port"]), _state(item)) for item in servers}
+
+
+def _state(item: dict[str, Json]) -> AdminState:
+    state = item.get("admin_state")
+    return state if state in ("ready", "drain") else "maint"

@@ -1,0 +1,101 @@
+"""Routing and what HAProxy has in; out comes the state that HAProxy should have.
+
+What HAProxy has is asked for two things only: how large its pools are and which slot each Service holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gwctl.graph.node import Endpoint, ServicePort
+from gwctl.haproxy.names import Table, slot_mode, slot_name
+from gwctl.haproxy.program import Layout, frontend_section, lua_name, program_sections, slot_section
+from gwctl.haproxy.slot import MODES, allocate, size_pools
+from gwctl.haproxy.state import Section, SectionKey, SectionKind, Server, Servers, State, server_name
+from gwctl.haproxy.table import Tables
+from gwctl.routing.virtualhost import Routing
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """How many slots of each mode are made at first start."""
+
+    http: int = 128
+    tcp: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """A desired state with what it was built from, so that the next one repeats only what has changed."""
+
+    state: State
+    routing: Routing
+    sizes: Mapping[str, int]
+
+
+def build_state(
+    routing: Routing,
+    tables: Tables,
+    actual: State,
+    layout: Layout,
+    pools: Pools,
+    previous: Desired | None = None,
+) -> Desired:
+    """Build the desired state; parts that ``previous`` has for the same input are taken from it."""
+    slots = (name for kind, name in actual.sections if kind is SectionKind.BACKENDS)
+    sizes = size_pools(slots, tables.services, {"http": pools.http, "tcp": pools.tcp})
+    held = actual.tables.get(Table.SERVICES, {})
+    if (
+        previous is not None
+        and previous.state.tables[Table.SERVICES] is held
+        and previous.sizes == sizes
+        and held.keys() == tables.services.keys()
+    ):
+        allocation = held
+    else:
+        allocation = allocate(tables.services, held, sizes)
+    servers = {
+        slot: _servers_before(key, slot, tables.services[key], routing, previous)
+        or _build_servers(routing.endpoints.get(tables.services[key], ()))
+        for key, slot in allocation.items()
+    }
+    if previous is not None and previous.routing.frontends is routing.frontends and previous.sizes == sizes:
+        sections = previous.state.sections
+    else:
+        sections = _build_sections(routing, layout, sizes)
+    rows = {**tables.rows, Table.SERVICES: allocation}
+    return Desired(State(sections, rows, servers, lua_name(layout)), routing, sizes)
+
+
+def _servers_before(
+    key: str, slot: str, service: ServicePort, routing: Routing, previous: Desired | None
+) -> Servers | None:
+    """Give the servers that the same endpoints have led to before, None where there is no such before."""
+    if previous is None or previous.state.tables[Table.SERVICES].get(key) != slot:
+        return None
+    if previous.routing.endpoints.get(service) is not routing.endpoints.get(service):
+        return None
+    return previous.state.servers.get(slot)
+
+
+def _build_sections(routing: Routing, layout: Layout, sizes: Mapping[str, int]) -> Mapping[SectionKey, Section]:
+    sections = program_sections(layout)
+    sections.update(frontend_section(frontend) for frontend in routing.frontends.values())
+    for mode in MODES:
+        sections.update(slot_section(slot_name(mode, number), mode) for number in range(1, sizes[mode] + 1))
+    return sections
+
+
+def _build_servers(endpoints: tuple[Endpoint, ...]) -> Servers:
+    return {
+        server_name(endpoint.address, endpoint.port): Server(
+            endpoint.address, endpoint.port, "drain" if endpoint.draining else "ready"
+        )
+        for endpoint in endpoints
+    }
+
+
+def is_pool_slot(key: SectionKey) -> bool:
+    """Tell whether a section is a backend slot."""
+    return key.kind is SectionKind.BACKENDS and slot_mode(key.name) is not None

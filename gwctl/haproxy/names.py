@@ -1,0 +1,52 @@
+"""Names of what gwctl owns in HAProxy: sections, tables and files.
+
+Everything that gwctl makes begins with ``gwctl``; what does not is never touched.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+PREFIX = "gwctl"
+
+DEFAULTS_HTTP = "gwctl-http"
+DEFAULTS_TCP = "gwctl-tcp"
+DEFAULTS_HTTP_SLOT = "gwctl-http-slot"
+DEFAULTS_TCP_SLOT = "gwctl-tcp-slot"
+
+
+class Table(StrEnum):
+    """The tables, in the order in which requests read them; the value is the map's name in the Data Plane API."""
+
+    HOSTS = "gwctl-hosts.map"
+    PATHS_EXACT = "gwctl-paths-exact.map"
+    PATHS_REGEX = "gwctl-paths-regex.map"
+    PATHS_PREFIX = "gwctl-paths-prefix.map"
+    GROUPS = "gwctl-groups.map"
+    REQUEST_HEADERS = "gwctl-request-headers.map"
+    REDIRECTS = "gwctl-redirects.map"
+    TCP = "gwctl-tcp.map"
+    SERVICES = "gwctl-services.map"
+
+
+def is_ours(section: str) -> bool:
+    """Tell whether a section of this name belongs to gwctl."""
+    return section.startswith(PREFIX + "-") or section.startswith(PREFIX + ".")
+
+
+def frontend_name(namespace: str, gateway: str, port: int) -> str:
+    """Name the frontend of one port of one Gateway. Injective: a namespace has no dot, a port is a number."""
+    return f"{PREFIX}.{namespace}.{gateway}.{port}"
+
+
+def slot_name(mode: str, number: int) -> str:
+    """Name a backend slot; ``mode`` is ``http`` or ``tcp``, ``number`` counts from 1."""
+    return f"{PREFIX}-{mode}-{number:05d}"
+
+
+def slot_mode(name: str) -> str | None:
+    """Give the mode of the slot of this name, None where the name is no slot's."""
+    parts = name.split("-")
+    if len(parts) == 3 and parts[0] == PREFIX and parts[1] in ("http", "tcp") and parts[2].isdigit():
+        return parts[1]
+    return None

@@ -1,0 +1,211 @@
+"""The difference between two states as a value: what to do, in which order.
+
+A `Plan` is sorted, printable and refusable. Its order is make before break: servers, then the rows that name them,
+then the rows that name those, and the removals the other way round. So every request, at every moment, meets a table
+whose references all lead somewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from gwctl.haproxy.desired import is_pool_slot
+from gwctl.haproxy.names import Table
+from gwctl.haproxy.state import Section, SectionKey, SectionKind, Server, State
+
+
+@dataclass(frozen=True, slots=True)
+class SetServer:
+    """Add a server (``existing`` False) or change the state or address of one."""
+
+    slot: str
+    name: str
+    server: Server
+    existing: bool
+
+    def __str__(self) -> str:
+        sign = "~" if self.existing else "+"
+        return f"{sign} server {self.slot}/{self.name} {self.server.state}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveServer:
+    """Take a server out: it gets no more requests, and is deleted when those it has are done."""
+
+    slot: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"- server {self.slot}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetRow:
+    """Add a row (``existing`` False) or replace its value, which is one atomic step for requests."""
+
+    table: Table
+    key: str
+    value: str
+    existing: bool
+
+    def __str__(self) -> str:
+        return f"{'~' if self.existing else '+'} {self.table} {self.key} {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRow:
+    """Delete a row."""
+
+    table: Table
+    key: str
+
+    def __str__(self) -> str:
+        return f"- {self.table} {self.key}"
+
+
+Operation = SetServer | RemoveServer | SetRow | RemoveRow
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """A change of the configuration: one commit, one reload. ``reasons`` say why, for people and for the metric.
+
+    What HAProxy loads when it reloads is ``state``: tables from their files, servers from the sections.
+    """
+
+    sections: tuple[tuple[SectionKey, Section | None], ...]
+    reasons: tuple[str, ...]
+    state: State
+
+    def __str__(self) -> str:
+        lines = [f"{'-' if section is None else '~'} {key.kind} {key.name}" for key, section in self.sections]
+        return "\n".join([f"transaction ({', '.join(self.reasons)})", *lines])
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What makes one state of another: operations first, then the transaction.
+
+    A transaction that the rows depend on stands alone: what HAProxy then loads is the whole desired state.
+    """
+
+    operations: tuple[Operation, ...] = ()
+    transaction: Transaction | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.operations) or self.transaction is not None
+
+    def __str__(self) -> str:
+        parts: list[object] = [*self.operations, *([self.transaction] if self.transaction else [])]
+        return "\n".join(map(str, parts))
+
+
+_ROW_ORDER = (
+    Table.SERVICES,
+    Table.REQUEST_HEADERS,
+    Table.REDIRECTS,
+    Table.GROUPS,
+    Table.PATHS_PREFIX,
+    Table.PATHS_REGEX,
+    Table.PATHS_EXACT,
+    Table.TCP,
+    Table.HOSTS,
+)
+"""What is named comes before what names it. A prefix row that others hand on to comes before them: shorter first."""
+
+
+def diff(desired: State, actual: State) -> Plan:
+    """Give the plan that makes ``desired`` of ``actual``; it is empty when they are equal."""
+    transaction = _diff_sections(desired, actual)
+    if transaction is not None and not _is_growth(transaction):
+        return Plan((), transaction)
+    return Plan(tuple(_diff_runtime(desired, actual)), transaction)
+
+
+def _is_growth(transaction: Transaction) -> bool:
+    """Tell whether nothing but free slots is added: then rows need not wait for it."""
+    used = set(transaction.state.servers)
+    return all(
+        section is not None and is_pool_slot(key) and key.name not in used for key, section in transaction.sections
+    ) and transaction.reasons == (_GROWTH,)
+
+
+_GROWTH = "pool grows"
+
+
+def _diff_sections(desired: State, actual: State) -> Transaction | None:
+    if desired.sections is actual.sections and desired.lua == actual.lua:
+        return None
+    changes: list[tuple[SectionKey, Section | None]] = []
+    reasons: list[str] = []
+    if not actual.sections:
+        reasons.append("first start")
+    elif desired.lua != actual.lua:
+        reasons.append("program")
+    for key in sorted(desired.sections, key=_section_order):
+        if actual.sections.get(key) != desired.sections[key]:
+            changes.append((key, desired.sections[key]))
+            reasons.append(_reason(key, key in actual.sections))
+    for key in sorted(set(actual.sections) - set(desired.sections), key=_section_order, reverse=True):
+        changes.append((key, None))
+        reasons.append("listener removed" if key.kind is SectionKind.FRONTENDS else "section removed")
+    if not reasons:
+        return None
+    if reasons[0] == "first start":
+        reasons = ["first start"]
+    return Transaction(tuple(changes), tuple(dict.fromkeys(reasons)), desired)
+
+
+def _section_order(key: SectionKey) -> tuple[int, str]:
+    return list(SectionKind).index(key.kind), key.name
+
+
+def _reason(key: SectionKey, exists: bool) -> str:
+    if key.kind is SectionKind.DEFAULTS:
+        return "program"
+    if key.kind is SectionKind.FRONTENDS:
+        return "listener changed" if exists else "listener added"
+    return "slot repaired" if exists else _GROWTH
+
+
+def _diff_runtime(desired: State, actual: State) -> Iterator[Operation]:
+    yield from _diff_servers(desired, actual)
+    for table in _ROW_ORDER:
+        wanted, there = desired.tables.get(table, {}), actual.tables.get(table, {})
+        if wanted is there or wanted == there:
+            continue
+        changed = [key for key, value in wanted.items() if there.get(key) != value]
+        for key in sorted(changed):
+            yield SetRow(table, key, wanted[key], key in there)
+    for table in reversed(_ROW_ORDER):
+        wanted, there = desired.tables.get(table, {}), actual.tables.get(table, {})
+        if wanted is there or wanted == there:
+            continue
+        for key in sorted(there.keys() - wanted.keys(), reverse=True):
+            yield RemoveRow(table, key)
+    yield from _remove_servers(desired, actual)
+
+
+def _diff_servers(desired: State, actual: State) -> Iterator[Operation]:
+    for slot in sorted(desired.servers):
+        wanted, there = desired.servers[slot], actual.servers.get(slot, {})
+        if wanted != there:
+            for name in sorted(wanted):
+                if there.get(name) != wanted[name]:
+                    yield SetServer(slot, name, wanted[name], name in there)
+
+
+def _remove_servers(desired: State, actual: State) -> Iterator[Operation]:
+    for slot in sorted(actual.servers):
+        wanted, there = desired.servers.get(slot, {}), actual.servers[slot]
+        for name in sorted(there.keys() - wanted.keys()):
+            if there[name].state != "maint":
+                yield RemoveServer(slot, name)
+
+
+def retired_servers(desired: State, actual: State) -> Iterable[tuple[str, str]]:
+    """Yield the servers (slot, name) that wait in maintenance for their last connections, to be deleted."""
+    for slot, servers in actual.servers.items():
+        wanted = desired.servers.get(slot, {})
+        yield from ((slot, name) for name, server in servers.items() if server.state == "maint" and name not in wanted)

@@ -1,0 +1,259 @@
+"""The routing program: the fixed configuration that reads the tables, as the Data Plane API's JSON.
+
+It lives in named ``defaults`` sections that every frontend and slot inherits, so that those are a few lines each. It
+never changes while gwctl of one version runs; all that changes is rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from gwctl.haproxy.encoding import SLASH, content_id
+from gwctl.haproxy.names import (
+    DEFAULTS_HTTP,
+    DEFAULTS_HTTP_SLOT,
+    DEFAULTS_TCP,
+    DEFAULTS_TCP_SLOT,
+    Table,
+    frontend_name,
+)
+from gwctl.haproxy.state import Section, SectionKey, SectionKind
+from gwctl.routing.virtualhost import Frontend
+
+WILDCARD_LEVELS = 12
+"""How many labels may follow ``*.`` in a host name: one look-up each, for hosts without a row of their own."""
+
+_LUA = files(__package__).joinpath("gwctl.lua").read_text(encoding="utf-8")
+
+_SECOND = 1000
+_MINUTE = 60 * _SECOND
+
+_LOG_FORMAT = (
+    '"%ci:%cp [%tr] %ft %[var(txn.rule)] %[var(txn.backend_service)] %s '
+    '%TR/%Tw/%Tc/%Tr/%Ta %ST %B %tsc %ac/%fc/%bc/%sc/%rc %{+Q}r"'
+)
+_TCP_LOG_FORMAT = (
+    '"%ci:%cp [%t] %ft %[var(txn.rule)] %[var(txn.backend_service)] %s %Tw/%Tc/%Tt %B %ts %ac/%fc/%bc/%sc/%rc"'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the Data Plane API keeps files, as absolute directories without a final slash."""
+
+    maps: str
+    general: str
+
+    def table(self, table: Table) -> str:
+        """Give the path of a table's file, by which the program names it."""
+        return f"{self.maps}/{table}"
+
+
+def lua_text(layout: Layout) -> str:
+    """Give the Lua part of the program, bound to the tables' files."""
+    return _LUA.replace("@GROUPS@", layout.table(Table.GROUPS)).replace(
+        "@PATHS_PREFIX@", layout.table(Table.PATHS_PREFIX)
+    )
+
+
+def lua_name(layout: Layout) -> str:
+    """Name the Lua file by its content, so that another version of gwctl never overwrites what is loaded."""
+    return f"gwctl-{content_id(lua_text(layout))}.lua"
+
+
+def program_sections(layout: Layout) -> dict[SectionKey, Section]:
+    """Give the named defaults, by their keys."""
+    sections = (_http(layout), _tcp(layout), _http_slot(), _tcp_slot())
+    return {SectionKey(SectionKind.DEFAULTS, section["name"]): section for section in sections}
+
+
+def frontend_section(frontend: Frontend) -> tuple[SectionKey, Section]:
+    """Give the frontend of one port of a Gateway, bound to its real port."""
+    name = frontend_name(frontend.namespace, frontend.gateway, frontend.port)
+    addresses = frontend.addresses or ("*",)
+    section: dict[str, Any] = {
+        "name": name,
+        "mode": frontend.mode,
+        "from": DEFAULTS_HTTP if frontend.mode == "http" else DEFAULTS_TCP,
+        "binds": {
+            f"bind-{index}": {"name": f"bind-{index}", "address": address, "port": frontend.port}
+            for index, address in enumerate(addresses)
+        },
+        "backend_switching_rule_list": [{"name": "%[var(txn.backend)]"}],
+    }
+    return SectionKey(SectionKind.FRONTENDS, name), section
+
+
+def slot_section(name: str, mode: str) -> tuple[SectionKey, Section]:
+    """Give an empty backend slot."""
+    defaults = DEFAULTS_HTTP_SLOT if mode == "http" else DEFAULTS_TCP_SLOT
+    return SectionKey(SectionKind.BACKENDS, name), {"name": name, "mode": mode, "from": defaults}
+
+
+def _http(layout: Layout) -> Section:
+    return {
+        "name": DEFAULTS_HTTP,
+        "mode": "http",
+        "client_timeout": _MINUTE,
+        "http_request_timeout": 30 * _SECOND,
+        "http_keep_alive_timeout": _MINUTE,
+        "client_fin_timeout": 10 * _SECOND,
+        "dontlognull": "enabled",
+        "log_format": _LOG_FORMAT,
+        "log_target_list": [{"global": True}],
+        "http_request_rule_list": [
+            *_find_host(layout),
+            *_find_entry(layout),
+            *_redirect(layout),
+            *_change_request_headers(layout),
+            *_find_backend(layout),
+        ],
+    }
+
+
+def _found(variable: str) -> str:
+    return f"{{ var(txn.{variable}) -m found }}"
+
+
+def _set(variable: str, expression: str, condition: str = "") -> dict[str, Any]:
+    rule = {"type": "set-var", "var_scope": "txn", "var_name": variable, "var_expr": expression}
+    return _if(rule, condition)
+
+
+def _if(rule: dict[str, Any], condition: str) -> dict[str, Any]:
+    return {**rule, "cond": "if", "cond_test": condition} if condition else rule
+
+
+def _return(status: int, condition: str) -> dict[str, Any]:
+    return _if({"type": "return", "return_status_code": status}, condition)
+
+
+def _find_host(layout: Layout) -> Iterator[dict[str, Any]]:
+    """By exact name, then by ever shorter ``*.suffix``, then ``*``."""
+    hosts = f"map_str({layout.table(Table.HOSTS)})"
+    yield _set("host", "req.hdr(host),host_only,lower,rtrim(.)")
+    yield _set("vhost", f"fe_name,concat(/,txn.host),{hosts}")
+    yield _set("parent", "var(txn.host),field(2,.,0)", f"!{_found('vhost')}")
+    for labels in range(WILDCARD_LEVELS, 0, -1):
+        missing = f"!{_found('vhost')} {{ var(txn.parent) -m len gt 0 }}"
+        yield _set("suffix", f"var(txn.parent),field(-1,.,{labels})", missing)
+        yield _set("vhost", f"fe_name,concat(/_.,txn.suffix),{hosts}", missing)
+    yield _set("vhost", f"fe_name,concat(/_),{hosts}", f"!{_found('vhost')}")
+    yield _return(404, f"!{_found('vhost')}")
+
+
+def _find_entry(layout: Layout) -> Iterator[dict[str, Any]]:
+    """By exact path, then by regular expressions, then by the longest prefix; Lua picks from a group."""
+    pick = _if({"type": "lua", "lua_action": "gwctl_match"}, "{ var(txn.entry) -m beg ~ }")
+    missing = f"!{_found('entry')}"
+    yield _set("path", "path,url_enc")
+    yield _set("key", "var(txn.vhost),concat(,txn.path)")
+    yield _set("entry", f"var(txn.key),map_str({layout.table(Table.PATHS_EXACT)})")
+    yield pick
+    yield _set("entry", f"var(txn.vhost),map_str({layout.table(Table.PATHS_REGEX)})", missing)
+    yield pick
+    prefix = f"var(txn.key),concat({SLASH}),map_beg({layout.table(Table.PATHS_PREFIX)})"
+    yield _set("entry", prefix, missing)
+    yield pick
+    yield _return(404, missing)
+    yield _set("rule", "var(txn.entry),field(2,|)")
+
+
+def _redirect(layout: Layout) -> Iterator[dict[str, Any]]:
+    """Compose the location from the row's fields: see ``_redirect_row`` in ``table.py``."""
+    redirects = _found("redirect")
+    host = "{ var(txn.redirect),field(3,|) -m len gt 0 }"
+    cut = "{ var(txn.redirect),field(5,|) -m str prefix }"
+    follows = "{ var(txn.rest) -m len gt 0 }"
+    yield _set("redirect", f"var(txn.entry),field(4,|),map_str({layout.table(Table.REDIRECTS)})")
+    yield _set("to_host", "req.hdr(host),host_only", redirects)
+    yield _set("to_host", "var(txn.redirect),field(3,|)", f"{redirects} {host}")
+    yield _set("to_path", "path", redirects)
+    replaced = "{ var(txn.redirect),field(5,|) -m len gt 0 }"
+    yield _set("to_path", "var(txn.redirect),field(6,|),url_dec", f"{redirects} {replaced}")
+    yield _set("cut", "var(txn.redirect),field(8,|)", f"{redirects} {cut}")
+    yield _set("rest", "path,bytes(txn.cut)", f"{redirects} {cut}")
+    yield _set("to_path", "var(txn.redirect),field(7,|),url_dec,concat(,txn.rest)", f"{redirects} {cut} {follows}")
+    location = (
+        "%[var(txn.redirect),field(2,|)]://%[var(txn.to_host)]%[var(txn.redirect),field(4,|)]"
+        "%[var(txn.to_path)]%[query(with_qm)]"
+    )
+    for status in (301, 302, 303, 307, 308):
+        rule = {"type": "redirect", "redir_type": "location", "redir_value": location, "redir_code": status}
+        yield _if(rule, f"{redirects} {{ var(txn.redirect),field(1,|) -m str {status} }}")
+
+
+def _change_request_headers(layout: Layout) -> Iterator[dict[str, Any]]:
+    yield _set("headers", f"var(txn.entry),field(3,|),map_str({layout.table(Table.REQUEST_HEADERS)})")
+    for number, action in enumerate(("del-headers-bin", "set-headers-bin", "add-headers-bin"), 1):
+        field = f"var(txn.headers),field({number},|)"
+        condition = f"{_found('headers')} {{ {field} -m len gt 0 }}"
+        yield _if({"type": action, "hdr_expr": f"{field},ub64dec"}, condition)
+
+
+def _find_backend(layout: Layout) -> Iterator[dict[str, Any]]:
+    yield _set("target", "var(txn.entry),field(1,|)")
+    yield _if({"type": "lua", "lua_action": "gwctl_pick"}, "{ var(txn.target) -m beg * }")
+    yield _return(500, "{ var(txn.target) -m str ! }")
+    yield _set("backend_service", "var(txn.target)")
+    yield _set("backend", f"var(txn.target),map_str({layout.table(Table.SERVICES)})")
+
+
+def _tcp(layout: Layout) -> Section:
+    rules = f"fe_name,map_str({layout.table(Table.TCP)})"
+
+    def content(rule: dict[str, Any], condition: str = "") -> dict[str, Any]:
+        return _if({"type": "content", **rule}, condition)
+
+    def set_var(variable: str, expression: str) -> dict[str, Any]:
+        return content({"action": "set-var", "var_scope": "txn", "var_name": variable, "expr": expression})
+
+    return {
+        "name": DEFAULTS_TCP,
+        "mode": "tcp",
+        "client_timeout": 60 * _MINUTE,
+        "client_fin_timeout": 10 * _SECOND,
+        "dontlognull": "enabled",
+        "log_format": _TCP_LOG_FORMAT,
+        "log_target_list": [{"global": True}],
+        "tcp_request_rule_list": [
+            _if({"type": "connection", "action": "reject"}, f"!{{ {rules} -m found }}"),
+            set_var("entry", rules),
+            set_var("rule", "var(txn.entry),field(2,|)"),
+            set_var("target", "var(txn.entry),field(1,|)"),
+            content({"action": "lua", "lua_action": "gwctl_pick"}, "{ var(txn.target) -m beg * }"),
+            content({"action": "reject"}, "{ var(txn.target) -m str ! }"),
+            set_var("backend_service", "var(txn.target)"),
+            set_var("backend", f"var(txn.target),map_str({layout.table(Table.SERVICES)})"),
+        ],
+    }
+
+
+def _slot(name: str, mode: str, **settings: Any) -> Section:
+    return {
+        "name": name,
+        "mode": mode,
+        "balance": {"algorithm": "roundrobin"},
+        "connect_timeout": 2 * _SECOND,
+        "queue_timeout": 10 * _SECOND,
+        "retries": 3,
+        "redispatch": {"enabled": "enabled", "interval": 1},
+        **settings,
+    }
+
+
+def _http_slot() -> Section:
+    return _slot(
+        DEFAULTS_HTTP_SLOT,
+        "http",
+        server_timeout=_MINUTE,
+        tunnel_timeout=60 * _MINUTE,
+        forwardfor={"enabled": "enabled"},
+    )
+
+
+def _tcp_slot() -> Section:
+    return _slot(DEFAULTS_TCP_SLOT, "tcp", server_timeout=60 * _MINUTE)

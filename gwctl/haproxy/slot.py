@@ -1,0 +1,60 @@
+"""Slots: empty backends of the configuration that Services claim at runtime.
+
+Which Service holds which slot is read from HAProxy's own ``services`` table, so a restart of gwctl changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from gwctl.haproxy.names import slot_mode, slot_name
+from gwctl.haproxy.table import service_mode
+
+MODES = ("http", "tcp")
+
+
+def size_pool(existing: int, in_use: int, initial: int) -> int:
+    """Say how many slots of a mode there should be: the pool doubles when less than a quarter of it is free."""
+    size = max(existing, initial)
+    while in_use * 4 > size * 3:
+        size *= 2
+    return size
+
+
+def size_pools(existing: Iterable[str], services: Iterable[str], initial: Mapping[str, int]) -> dict[str, int]:
+    """Size the pool of each mode, for the slots that exist and the keys of the Services that need one."""
+    slots = [slot_mode(name) for name in existing]
+    needed = [service_mode(key) for key in services]
+    return {mode: size_pool(slots.count(mode), needed.count(mode), initial[mode]) for mode in MODES}
+
+
+def allocate(services: Iterable[str], held: Mapping[str, str], pools: Mapping[str, int]) -> dict[str, str]:
+    """Give every Service (by key) a slot: the one it holds where that is sound, else the first free one.
+
+    ``held`` is the actual ``services`` table. A slot that another Service just leaves is taken last, so that what is
+    under way there can end.
+    """
+    wanted = sorted(services)
+    given: dict[str, str] = {}
+    taken: set[str] = set()
+    for key in wanted:
+        slot = held.get(key)
+        if slot is not None and slot not in taken and _is_in_pool(slot, service_mode(key), pools):
+            given[key] = slot
+            taken.add(slot)
+    leaving = set(held.values()) - taken
+    free = {mode: _free_slots(mode, size, taken, leaving) for mode, size in pools.items()}
+    for key in wanted:
+        if key not in given:
+            given[key] = next(free[service_mode(key)])
+    return given
+
+
+def _is_in_pool(slot: str, mode: str, pools: Mapping[str, int]) -> bool:
+    return slot_mode(slot) == mode and 1 <= int(slot.rpartition("-")[2]) <= pools[mode]
+
+
+def _free_slots(mode: str, size: int, taken: set[str], leaving: set[str]) -> Iterable[str]:
+    names = [name for name in (slot_name(mode, number) for number in range(1, size + 1)) if name not in taken]
+    yield from (name for name in names if name not in leaving)
+    yield from (name for name in names if name in leaving)

@@ -1,0 +1,64 @@
+"""The state of HAProxy as gwctl sees it: desired and actual are of one type.
+
+``sections`` are configuration (a change reloads), ``tables`` and ``servers`` are runtime data (a change does not).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal, NamedTuple
+
+from gwctl.haproxy.names import Table
+
+Section = Mapping[str, Any]
+Rows = Mapping[str, str]
+
+
+class SectionKind(StrEnum):
+    """The kinds of sections gwctl owns; the value is the Data Plane API's collection."""
+
+    DEFAULTS = "defaults"
+    BACKENDS = "backends"
+    FRONTENDS = "frontends"
+
+
+class SectionKey(NamedTuple):
+    """Names a section."""
+
+    kind: SectionKind
+    name: str
+
+
+AdminState = Literal["ready", "drain", "maint"]
+
+
+class Server(NamedTuple):
+    """A server of a slot. In maintenance it takes nothing and waits to be deleted: it counts as gone."""
+
+    address: str
+    port: int
+    state: AdminState
+
+
+Servers = Mapping[str, Server]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What HAProxy has or should have.
+
+    ``sections``: each as the Data Plane API's JSON with children. ``servers``: by slot, then by server name; a slot
+    without servers may be left out. ``lua``: the name of the Lua file that ``global`` loads.
+    """
+
+    sections: Mapping[SectionKey, Section]
+    tables: Mapping[Table, Rows]
+    servers: Mapping[str, Servers]
+    lua: str
+
+
+def server_name(address: str, port: int) -> str:
+    """Name a server by its address, readable and injective: ``10.1.2.3_8080``, ``fd00--1_8080``."""
+    return f"{address.replace(':', '-')}_{port}"

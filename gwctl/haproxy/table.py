@@ -1,0 +1,346 @@
+"""Routing in; out come the rows that HAProxy's routing program reads.
+
+A path leads to an *entry* (``target|rule|request headers|redirect``) or, where more than the path decides, to a
+*group* of entries with conditions. Entries, groups and filters are named by their content and never change: a change
+adds new rows and flips the path's row. The surprising fact: a group that none of a request's properties fits hands on
+to the row of the next shorter prefix, which its path row names (``~group>key``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from gwctl.graph.node import ServicePort
+from gwctl.graph.problem import Problem, unsupported_value
+from gwctl.haproxy.encoding import (
+    SLASH,
+    content_id,
+    encode,
+    encode_header_names,
+    encode_headers,
+    encode_host,
+    encode_location_path,
+)
+from gwctl.haproxy.names import Table, frontend_name
+from gwctl.haproxy.state import Rows
+from gwctl.routing.rule import Candidate, HeaderFilter, Match, PathKey, Redirect, Rule
+from gwctl.routing.virtualhost import FrontendKey, Paths, Routing, VirtualHost
+
+ROW_LIMIT = 12_000
+"""Longest row in bytes. HAProxy takes a command of one buffer (16,384 bytes by default), and base64 of a value of it."""
+
+GROUP_LIMIT = 4_000
+"""A group longer than this goes on in another."""
+
+ERROR_TARGET = "!"
+REDIRECT_TARGET = "-"
+
+Row = tuple[Table, str, str]
+Place = tuple[VirtualHost, PathKey]
+
+_REGEXES = PathKey("regex", "")
+_TABLE_OF = {"exact": Table.PATHS_EXACT, "regex": Table.PATHS_REGEX, "prefix": Table.PATHS_PREFIX}
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceRows:
+    """What one path of a virtual host needs: rows (its own last), Services by key, and the problems found."""
+
+    rows: tuple[Row, ...]
+    services: tuple[tuple[str, ServicePort], ...]
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """All rows, but for ``services``, whose values are slots and so depend on what HAProxy has.
+
+    ``services``: the Services in use, by their key in the rows.
+    ``places`` and ``uses`` (how many places need a row) are what the next compilation builds upon.
+    """
+
+    rows: Mapping[Table, Rows]
+    services: Mapping[str, ServicePort]
+    places: Mapping[Place, PlaceRows] = field(default_factory=dict, repr=False, compare=False)
+    uses: Mapping[tuple[Table, str], int] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Rules that no row can hold."""
+        return tuple(problem for place in self.places.values() for problem in place.problems)
+
+
+def virtual_host_id(host: VirtualHost) -> str:
+    """Give a virtual host's id: ``namespace/gateway/listener/host``, with ``_`` for a ``*``."""
+    return "/".join((*host.listener, encode_host(host.host)))
+
+
+def host_key(frontend: FrontendKey, host: str) -> str:
+    """Give a row's key in ``hosts``."""
+    return f"{frontend_name(*frontend)}/{encode_host(host)}"
+
+
+def service_key(service: ServicePort, mode: str) -> str:
+    """Give a Service's key in ``services``; what its slot needs beyond HTTP follows a ``~``."""
+    key = f"{service.namespace}/{service.name}/{service.port}"
+    return key if mode == "http" else f"{key}~{mode}"
+
+
+def service_mode(key: str) -> str:
+    """Give the mode of the slot that a key of ``services`` needs."""
+    return key.partition("~")[2] or "http"
+
+
+def path_key(host: VirtualHost, path: PathKey) -> str:
+    """Give the key of a path's row; in ``paths_prefix`` it ends with a separator, so ``/v2`` never takes ``/v2x``."""
+    if path.kind == "regex":
+        return virtual_host_id(host)
+    return virtual_host_id(host) + encode(path.value) + (SLASH if path.kind == "prefix" else "")
+
+
+def compile_tables(routing: Routing, previous: Tables | None = None) -> Tables:
+    """Compile all rows; upon ``previous`` only the paths that the routing says have changed."""
+    if previous is None or routing.changed is None:
+        builder = _Builder(routing, Tables({}, {}))
+        dirty = {(host, path) for host, paths in routing.paths.items() for path in _places_of(paths)}
+        dirty_hosts = {host for hosts in routing.hosts.values() for host in hosts.values()}
+    else:
+        builder = _Builder(routing, previous)
+        dirty = set(_dirty_places(routing, routing.changed, previous.places))
+        dirty_hosts = {host for host, _ in routing.changed}
+    for place in sorted(dirty):
+        builder.compile(place)
+    for host in sorted(dirty_hosts):
+        builder.set_host(host)
+    return builder.build()
+
+
+class _Builder:
+    """Collects rows while counting how many places need each."""
+
+    def __init__(self, routing: Routing, previous: Tables) -> None:
+        self.routing = routing
+        self.frontend_of = {
+            node.key: key for key, frontend in routing.frontends.items() for node in frontend.listeners
+        }
+        self.rows = {
+            table: dict(previous.rows.get(table, {})) for table in Table if table is not Table.SERVICES
+        }
+        self.services = dict(previous.services)
+        self.places = dict(previous.places)
+        self.uses = dict(previous.uses)
+        if routing.changed is None or any(f.mode == "tcp" for f in routing.frontends.values()):
+            self._compile_tcp()
+
+    def compile(self, place: Place) -> None:
+        host, path = place
+        old = self.places.pop(place, None)
+        paths = self.routing.paths.get(host, {})
+        new = compile_place(host, path, paths, port=self.frontend_of[host.listener].port) if paths else None
+        if new is not None and (new.rows or new.problems):
+            self.places[place] = new
+            for table, key, value in new.rows:
+                self.rows[table][key] = value
+            self._count(new, 1)
+        if old is not None:
+            self._count(old, -1)
+
+    def _count(self, rows: PlaceRows, step: int) -> None:
+        named = [(table, key) for table, key, _ in rows.rows]
+        for table, key in [*named, *((Table.SERVICES, key) for key, _ in rows.services)]:
+            count = self.uses.get((table, key), 0) + step
+            if count:
+                self.uses[table, key] = count
+            else:
+                del self.uses[table, key]
+                (self.services if table is Table.SERVICES else self.rows[table]).pop(key, None)
+        if step > 0:
+            self.services.update(rows.services)
+
+    def set_host(self, host: VirtualHost) -> None:
+        frontend = self.frontend_of[host.listener]
+        key, owner = host_key(frontend, host.host), self.routing.hosts[frontend].get(host.host)
+        if owner is None:
+            self.rows[Table.HOSTS].pop(key, None)
+        else:
+            self.rows[Table.HOSTS][key] = virtual_host_id(owner)
+
+    def _compile_tcp(self) -> None:
+        rows: dict[str, str] = {}
+        for key in [key for key in self.services if service_mode(key) == "tcp"]:
+            del self.services[key]
+        for frontend, rule in self.routing.tcp.items():
+            if rule is not None:
+                rows[frontend_name(*frontend)] = f"{_target(rule, 'tcp')}|{rule.name}"
+                self.services.update(_services(rule, "tcp"))
+        self.rows[Table.TCP] = rows
+
+    def build(self) -> Tables:
+        return Tables(self.rows, self.services, self.places, self.uses)
+
+
+def _places_of(paths: Paths) -> Iterator[PathKey]:
+    """Yield the paths that have a row of their own: all regular expressions of a host share one."""
+    for path in paths:
+        yield _REGEXES if path.kind == "regex" else path
+
+
+def _dirty_places(
+    routing: Routing, changed: Iterable[Place], places: Mapping[Place, PlaceRows]
+) -> Iterator[Place]:
+    """Yield the changed places and, where a prefix came or went, those that may hand on to it."""
+    for host, path in changed:
+        if path.kind == "regex":
+            yield host, _REGEXES
+            continue
+        yield host, path
+        paths = routing.paths.get(host, {})
+        if path.kind == "prefix" and ((host, path) in places) != (path in paths):
+            below = path.value + "/"
+            for other in paths:
+                if other.kind == "prefix" and other.value.startswith(below):
+                    yield host, other
+
+
+def compile_place(host: VirtualHost, path: PathKey, paths: Paths, port: int) -> PlaceRows:
+    """Compile one path of a virtual host; ``port`` is the listener's, which redirects repeat."""
+    if path.kind == "regex":
+        candidates = sorted(
+            (candidate for key, found in paths.items() if key.kind == "regex" for candidate in found),
+            key=lambda candidate: candidate.order,
+        )
+    else:
+        candidates = list(paths.get(path, ()))
+    support: list[Row] = []
+    services: dict[str, ServicePort] = {}
+    problems: list[Problem] = []
+    rules: list[tuple[str, str]] = []
+    for candidate in candidates:
+        conditions = "+".join(_conditions(candidate.match))
+        entry, rows = _compile_entry(candidate, port)
+        if max(len(conditions) + len(entry), *(len(value) for _, _, value in rows), 0) > ROW_LIMIT:
+            problems.append(_too_large(candidate.rule))
+            continue
+        support += rows
+        services.update(_services(candidate.rule, "http"))
+        rules.append((conditions, entry))
+        if not conditions:
+            break
+    if not rules:
+        return PlaceRows((), (), tuple(problems))
+    if rules[0][0] == "":
+        value = rules[0][1]
+    else:
+        groups = list(_chain_groups(rules))
+        support += [(Table.GROUPS, name, text) for name, text in groups]
+        value = f"~{groups[-1][0]}"
+        shorter = _next_shorter(path, paths) if path.kind == "prefix" and rules[-1][0] else None
+        if shorter is not None:
+            value = f"{value}>{path_key(host, shorter)}"
+    own = (_TABLE_OF[path.kind], path_key(host, path), value)
+    return PlaceRows((*dict.fromkeys(support), own), tuple(sorted(services.items())), tuple(problems))
+
+
+def _next_shorter(path: PathKey, paths: Paths) -> PathKey | None:
+    value = path.value
+    while value:
+        value = value.rpartition("/")[0]
+        if PathKey("prefix", value) in paths:
+            return PathKey("prefix", value)
+    return None
+
+
+def _chain_groups(rules: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield the groups (id, text) that hold the rules, the last part first: each long part ends by naming the next."""
+    parts: list[list[str]] = [[]]
+    for conditions, entry in rules:
+        if sum(map(len, parts[-1])) > GROUP_LIMIT:
+            parts.append([])
+        parts[-1].append(f"{conditions}?{entry}")
+    following = ""
+    for part in reversed(parts):
+        text = "&".join([*part, f"?~{following}"] if following else part)
+        following = content_id(text)
+        yield following, text
+
+
+def _compile_entry(candidate: Candidate, port: int) -> tuple[str, list[Row]]:
+    rule = candidate.rule
+    rows: list[Row] = []
+    headers = redirect = ""
+    if rule.request_headers is not None:
+        text = _header_row(rule.request_headers)
+        headers = content_id(text)
+        rows.append((Table.REQUEST_HEADERS, headers, text))
+    if rule.redirect is not None:
+        text = _redirect_row(rule.redirect, candidate.match.path, port)
+        redirect = content_id(text)
+        rows.append((Table.REDIRECTS, redirect, text))
+    target = REDIRECT_TARGET if rule.redirect is not None else _target(rule, "http")
+    return f"{target}|{rule.name}|{headers}|{redirect}", rows
+
+
+def _services(rule: Rule, mode: str) -> dict[str, ServicePort]:
+    if rule.redirect is not None:
+        return {}
+    backends = (backend.service for backend in rule.backends)
+    return {service_key(service, mode): service for service in backends if service is not None}
+
+
+def _target(rule: Rule, mode: str) -> str:
+    """One Service, ``!`` for an error, or ``*`` and shares by weight."""
+    shares: dict[str, int] = {}
+    for backend in rule.backends:
+        key = ERROR_TARGET if backend.service is None else service_key(backend.service, mode)
+        shares[key] = shares.get(key, 0) + backend.weight
+    if not shares:
+        return ERROR_TARGET
+    if len(shares) == 1:
+        return next(iter(shares))
+    return "*" + "+".join(f"{weight}:{key}" for key, weight in sorted(shares.items()))
+
+
+def _conditions(match: Match) -> Iterator[str]:
+    if match.path.kind == "regex":
+        yield f"p~{encode(match.path.value)}"
+    if match.method:
+        yield f"m:{encode(match.method)}"
+    for source, values in (("h", match.headers), ("q", match.queries)):
+        for value in values:
+            sign = "~" if value.regex else ":"
+            yield f"{source}{sign}{encode(value.name)}:{encode(value.value)}"
+
+
+def _header_row(headers: HeaderFilter) -> str:
+    return "|".join(
+        (encode_header_names(headers.remove), encode_headers(headers.set), encode_headers(headers.add))
+    )
+
+
+_WELL_KNOWN_PORTS = {"http": 80, "https": 443}
+
+
+def _redirect_row(redirect: Redirect, matched: PathKey, port: int) -> str:
+    """``status|scheme|host|port|path kind|path where nothing follows|path before what follows|length cut off``.
+
+    An empty host is the request's. The port is the filter's, else the well-known one of the filter's scheme, else the
+    listener's, and left out where the scheme implies it (HTTPRequestRedirectFilter.port).
+    """
+    scheme = redirect.scheme or "http"
+    number = redirect.port or (_WELL_KNOWN_PORTS[scheme] if redirect.scheme else port)
+    suffix = "" if _WELL_KNOWN_PORTS.get(scheme) == number else f":{number}"
+    path = encode_location_path(redirect.path)
+    alone, before, cut = path or "/", path.rstrip("/"), 0
+    if redirect.path_kind == "prefix" and matched.kind == "prefix":
+        cut = len(matched.value.encode())
+    fields = (str(redirect.status), scheme, redirect.hostname, suffix, redirect.path_kind)
+    return "|".join((*fields, encode(alone), encode(before), str(cut)))
+
+
+def _too_large(rule: Rule) -> Problem:
+    return unsupported_value(
+        rule.route,
+        f"spec.rules[{rule.index}]",
+        f"the rule's conditions or header changes need more than {ROW_LIMIT} bytes, more than HAProxy takes at once",
+    )

@@ -1,0 +1,1 @@
+"""Graph in; out come virtual hosts with ordered candidates, and the reference matcher that says what is right."""

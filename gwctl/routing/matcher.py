@@ -1,0 +1,76 @@
+"""The reference matcher: which rule takes a request, said as plainly as the specification says it.
+
+It knows nothing of tables. It is the oracle that HAProxy is tested against, and what ``gwctl explain`` answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pcre2
+
+from gwctl.routing.request import Request
+from gwctl.routing.rule import Candidate, Match, PathKey, ValueMatch
+from gwctl.routing.virtualhost import FrontendKey, Routing, VirtualHost, covers, specificity
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``host`` is None when no listener knows the host; ``candidate`` is None when no rule fits (both are 404).
+
+    ``passed_over`` are the candidates that would have come first and did not fit.
+    """
+
+    host: VirtualHost | None
+    candidate: Candidate | None
+    passed_over: tuple[Candidate, ...] = ()
+
+
+def find_rule(routing: Routing, frontend: FrontendKey, request: Request) -> Verdict:
+    """Decide which rule takes a request that comes in at a frontend."""
+    hosts = [host for host in routing.hosts.get(frontend, {}) if covers(host, request.hostname)]
+    if not hosts:
+        return Verdict(None, None)
+    host = routing.hosts[frontend][max(hosts, key=specificity)]
+    passed: list[Candidate] = []
+    candidates = [candidate for found in routing.paths[host].values() for candidate in found]
+    for candidate in sorted(candidates, key=lambda candidate: candidate.order):
+        if match_fits(candidate.match, request):
+            return Verdict(host, candidate, tuple(passed))
+        passed.append(candidate)
+    return Verdict(host, None, tuple(passed))
+
+
+def match_fits(match: Match, request: Request) -> bool:
+    """Tell whether all conditions of a match hold for a request."""
+    return (
+        path_fits(match.path, request.path)
+        and match.method in ("", request.method)
+        and all(_value_fits(wanted, request.header(wanted.name)) for wanted in match.headers)
+        and all(_value_fits(wanted, request.parameter(_latin1(wanted.name))) for wanted in match.queries)
+    )
+
+
+def path_fits(path: PathKey, request_path: str) -> bool:
+    """Tell whether a path fits: a prefix by whole elements, a regular expression by the whole path."""
+    if path.kind == "exact":
+        return request_path == path.value
+    if path.kind == "prefix":
+        return request_path.startswith("/") and (request_path + "/").startswith(path.value + "/")
+    return _regex_fits(path.value, request_path)
+
+
+def _value_fits(wanted: ValueMatch, value: str | None) -> bool:
+    if value is None:
+        return False
+    return _regex_fits(wanted.value, value) if wanted.regex else _latin1(wanted.value) == value
+
+
+def _regex_fits(pattern: str, value: str) -> bool:
+    wrapped = b"\\A(?:" + pattern.encode() + b")\\z"
+    return pcre2.compile(wrapped).match(value.encode("latin-1")) is not None
+
+
+def _latin1(text: str) -> str:
+    """Give the bytes of a configured text (UTF-8) as a request carries them."""
+    return text.encode().decode("latin-1")

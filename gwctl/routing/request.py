@@ -1,0 +1,49 @@
+"""A request as the matcher sees it: what HAProxy sees, decoded in the same places and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """``host`` is the Host header's text (it may name a port), ``path`` the raw path as sent, ``query`` what follows ``?``.
+
+    ``headers`` are name and value in the order sent. All text is Latin-1: one character for each byte.
+    """
+
+    method: str
+    host: str
+    path: str
+    query: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def hostname(self) -> str:
+        """The host alone: lower case, without port and without final dots."""
+        host = self.host
+        if host.startswith("["):
+            host = host.partition("]")[0] + "]"
+        else:
+            host = host.partition(":")[0]
+        return host.lower().rstrip(".")
+
+    def header(self, name: str) -> str | None:
+        """Give the value of a header, its lines joined by commas (RFC 9110, section 5.3); ``name`` is in lower case."""
+        lines = [value for key, value in self.headers if key.lower() == name]
+        return ",".join(lines) if lines else None
+
+    def parameter(self, name: str) -> str | None:
+        """Give the first query parameter of this name, percent-decoded and with ``+`` as a space."""
+        for part in self.query.split("&"):
+            if not part:
+                continue
+            key, _, value = part.partition("=")
+            if _decode(key) == name:
+                return _decode(value)
+        return None
+
+
+def _decode(text: str) -> str:
+    return unquote_to_bytes(text.replace("+", " ").encode("latin-1")).decode("latin-1")

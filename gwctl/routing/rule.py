@@ -1,0 +1,194 @@
+"""What a route's rule means, freed from where it was written.
+
+A rule of a route becomes one `Candidate` for each of its matches. Candidates are totally ordered by the precedence of
+the specification (HTTPRouteRule.matches), so ties never depend on the order of arrival.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from gwctl.api.httproute import HTTPRouteFilter, HTTPRouteMatch
+from gwctl.api.ref import Ref
+from gwctl.graph.node import BackendNode, HTTPRuleNode, RouteNode, ServicePort
+
+PathKind = Literal["exact", "regex", "prefix"]
+
+_PATH_RANK: dict[str, int] = {"exact": 0, "regex": 1, "prefix": 2}
+_PATH_KINDS: dict[str, PathKind] = {"Exact": "exact", "RegularExpression": "regex", "PathPrefix": "prefix"}
+
+
+class PathKey(NamedTuple):
+    """A path as rules name it. A prefix is held without its final slash, so ``/`` is the empty string."""
+
+    kind: PathKind
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class ValueMatch:
+    """A condition on one header or query parameter. Header names are in lower case."""
+
+    name: str
+    value: str
+    regex: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """All conditions of one match; they are joined by and. An empty ``method`` means any."""
+
+    path: PathKey
+    method: str
+    headers: tuple[ValueMatch, ...]
+    queries: tuple[ValueMatch, ...]
+
+    @property
+    def is_conditional(self) -> bool:
+        """Tell whether anything but the path decides."""
+        return bool(self.method or self.headers or self.queries)
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderFilter:
+    """A header modifier. Removed first, then set, then added."""
+
+    set: tuple[tuple[str, str], ...]
+    add: tuple[tuple[str, str], ...]
+    remove: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """A redirect filter as written: None and empty mean "as in the request". ``path_kind`` says what ``path`` replaces."""
+
+    scheme: str
+    hostname: str
+    port: int | None
+    path_kind: Literal["", "full", "prefix"]
+    path: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A share of a rule's requests. ``service`` None answers 500."""
+
+    weight: int
+    service: ServicePort | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What happens to a request that the rule takes. Without a redirect and without weight it is answered 500."""
+
+    route: Ref
+    index: int
+    request_headers: HeaderFilter | None
+    redirect: Redirect | None
+    backends: tuple[Backend, ...]
+
+    @property
+    def name(self) -> str:
+        """The rule's name in logs and metrics: namespace/name/index."""
+        return f"{self.route.namespace}/{self.route.name}/{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A match with its rule. Of the candidates that fit a request, the least ``order`` takes it."""
+
+    order: tuple[int, int, int, int, int, str, str, str, int, int]
+    match: Match
+    rule: Rule
+
+
+def build_candidates(node: RouteNode) -> Iterator[Candidate]:
+    """Yield a candidate for every match of every rule that stands in an HTTPRoute."""
+    created = node.resource.metadata.created
+    for rule_node in node.rules:
+        if not isinstance(rule_node, HTTPRuleNode):
+            continue
+        rule = _build_rule(node.ref, rule_node)
+        for match_index, resource_match in enumerate(rule_node.matches):
+            match = _build_match(resource_match)
+            order = (
+                _PATH_RANK[match.path.kind],
+                -len(match.path.value) if match.path.kind == "prefix" else 0,
+                0 if match.method else 1,
+                -len(match.headers),
+                -len(match.queries),
+                created,
+                node.ref.namespace,
+                node.ref.name,
+                rule_node.index,
+                match_index,
+            )
+            yield Candidate(order, match, rule)
+
+
+def build_tcp_rule(node: RouteNode) -> Rule | None:
+    """Give the rule of a TCPRoute, None where it has none that stands."""
+    for rule in node.rules:
+        return Rule(node.ref, rule.index, None, None, _build_backends(rule.backends))
+    return None
+
+
+def _build_rule(route: Ref, node: HTTPRuleNode) -> Rule:
+    headers: HeaderFilter | None = None
+    redirect: Redirect | None = None
+    for item in node.filters:
+        headers = _build_header_filter(item) or headers
+        redirect = _build_redirect(item) or redirect
+    return Rule(route, node.index, headers, redirect, _build_backends(node.backends))
+
+
+def _build_backends(nodes: Iterable[BackendNode]) -> tuple[Backend, ...]:
+    return tuple(Backend(node.weight, node.service) for node in nodes if node.weight > 0)
+
+
+def _build_match(match: HTTPRouteMatch) -> Match:
+    kind = _PATH_KINDS[match.path.type]
+    path = match.path.value.rstrip("/") if kind == "prefix" else match.path.value
+    return Match(
+        PathKey(kind, path),
+        match.method or "",
+        _first_of_each(ValueMatch(h.name.lower(), h.value, h.type == "RegularExpression") for h in match.headers),
+        _first_of_each(ValueMatch(q.name, q.value, q.type == "RegularExpression") for q in match.query_params),
+    )
+
+
+def _first_of_each(matches: Iterable[ValueMatch]) -> tuple[ValueMatch, ...]:
+    """Of equal names only the first counts (HTTPRouteMatch.headers, .queryParams); the rest is put in order."""
+    first: dict[str, ValueMatch] = {}
+    for match in matches:
+        first.setdefault(match.name, match)
+    return tuple(first[name] for name in sorted(first))
+
+
+def _build_header_filter(item: HTTPRouteFilter) -> HeaderFilter | None:
+    modifier = item.request_header_modifier
+    if modifier is None:
+        return None
+    return HeaderFilter(
+        tuple((header.name, header.value) for header in modifier.set),
+        tuple((header.name, header.value) for header in modifier.add),
+        tuple(modifier.remove),
+    )
+
+
+def _build_redirect(item: HTTPRouteFilter) -> Redirect | None:
+    redirect = item.request_redirect
+    if redirect is None:
+        return None
+    path_kind: Literal["", "full", "prefix"] = ""
+    path = ""
+    if redirect.path is not None and redirect.path.type == "ReplaceFullPath":
+        path_kind, path = "full", redirect.path.replace_full_path or ""
+    elif redirect.path is not None:
+        path_kind, path = "prefix", redirect.path.replace_prefix_match or ""
+    return Redirect(
+        redirect.scheme or "", redirect.hostname or "", redirect.port, path_kind, path, redirect.status_code
+    )

@@ -1,0 +1,223 @@
+"""Frontends, the hosts they serve and what each host's paths lead to.
+
+Graph in, `Routing` out. The surprising fact: a host belongs to one listener alone. Of the listeners on a port, the one
+with the most specific name takes the request even if none of its routes fits (listener isolation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from gwctl.api.ref import Ref
+from gwctl.graph.node import Endpoint, Graph, ListenerKey, ListenerNode, RouteNode, ServicePort
+from gwctl.routing.rule import Candidate, PathKey, Rule, build_candidates, build_tcp_rule
+
+ANY_HOST = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Frontend:
+    """One port of one Gateway. ``addresses`` is empty for all. ``listeners`` are the accepted ones, by name."""
+
+    namespace: str
+    gateway: str
+    port: int
+    mode: Literal["http", "tcp"]
+    addresses: tuple[str, ...]
+    listeners: tuple[ListenerNode, ...]
+
+    def owner(self, host: str) -> ListenerKey | None:
+        """Give the listener with the most specific hostname that covers ``host`` (which may be a wildcard itself)."""
+        covering = [node for node in self.listeners if covers(node.hostname or ANY_HOST, host)]
+        return max(covering, key=lambda node: specificity(node.hostname or ANY_HOST)).key if covering else None
+
+
+class FrontendKey(NamedTuple):
+    """Names a frontend."""
+
+    namespace: str
+    gateway: str
+    port: int
+
+
+class VirtualHost(NamedTuple):
+    """A host name of one listener: exact, ``*.suffix`` or ``*``."""
+
+    listener: ListenerKey
+    host: str
+
+
+Paths = Mapping[PathKey, tuple[Candidate, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What every request meets.
+
+    ``hosts`` gives each frontend's hosts, ``paths`` each virtual host's candidates in order of precedence by path,
+    ``tcp`` the rule of each TCP frontend (None: connections are closed). ``changed`` names the paths that differ from
+    the routing this one was built upon; None means anything may.
+    """
+
+    frontends: Mapping[FrontendKey, Frontend]
+    hosts: Mapping[FrontendKey, Mapping[str, VirtualHost]]
+    paths: Mapping[VirtualHost, Paths]
+    tcp: Mapping[FrontendKey, Rule | None]
+    endpoints: Mapping[ServicePort, tuple[Endpoint, ...]]
+    changed: frozenset[tuple[VirtualHost, PathKey]] | None = None
+    contributions: Mapping[Ref, tuple[Contribution, ...]] = field(default_factory=dict, repr=False, compare=False)
+
+
+class Contribution(NamedTuple):
+    """What one route adds at one place."""
+
+    frontend: FrontendKey
+    host: VirtualHost
+    path: PathKey
+    candidate: Candidate
+
+
+def covers(pattern: str, host: str) -> bool:
+    """Tell whether a listener's or route's name covers a host: ``*.a.com`` covers ``x.y.a.com``, not ``a.com``."""
+    if pattern in (ANY_HOST, host):
+        return True
+    return pattern.startswith("*.") and host.endswith(pattern[1:])
+
+
+def specificity(host: str) -> tuple[bool, int]:
+    """Order host names: exact before wildcard, long before short. Greater is more specific."""
+    return (not host.startswith("*"), len(host))
+
+
+def build_routing(graph: Graph, previous: Routing | None = None) -> Routing:
+    """Build the routing of a graph; upon ``previous`` only what the graph says has changed is built again."""
+    if previous is None or graph.changed_routes is None:
+        return _build_all(graph)
+    return _build_changed(graph, previous, graph.changed_routes)
+
+
+def _build_all(graph: Graph) -> Routing:
+    frontends = {FrontendKey(f.namespace, f.gateway, f.port): f for f in _build_frontends(graph)}
+    contributions: dict[Ref, tuple[Contribution, ...]] = {}
+    hosts: dict[FrontendKey, dict[str, VirtualHost]] = {}
+    paths: dict[VirtualHost, dict[PathKey, list[Candidate]]] = {}
+    for key, frontend in frontends.items():
+        if frontend.mode == "http":
+            own = (VirtualHost(node.key, node.hostname or ANY_HOST) for node in frontend.listeners)
+            hosts[key] = {host.host: host for host in own}
+            paths.update((host, {}) for host in hosts[key].values())
+    for ref, node in graph.routes.items():
+        added = tuple(_contribute(node, frontends, graph))
+        if added:
+            contributions[ref] = added
+        for item in added:
+            hosts[item.frontend][item.host.host] = item.host
+            paths.setdefault(item.host, {}).setdefault(item.path, []).append(item.candidate)
+    ordered = {host: {path: _in_order(found) for path, found in of.items()} for host, of in paths.items()}
+    return Routing(
+        frontends, hosts, ordered, _build_tcp(graph, frontends), graph.endpoints, None, contributions
+    )
+
+
+def _build_changed(graph: Graph, previous: Routing, changed: frozenset[Ref]) -> Routing:
+    frontends = previous.frontends
+    contributions = dict(previous.contributions)
+    hosts = dict(previous.hosts)
+    paths = dict(previous.paths)
+    touched: set[tuple[VirtualHost, PathKey]] = set()
+    copied: set[VirtualHost] = set()
+    for ref in sorted(changed):
+        node = graph.routes.get(ref)
+        old = contributions.pop(ref, ())
+        new = tuple(_contribute(node, frontends, graph)) if node is not None else ()
+        if new:
+            contributions[ref] = new
+        if old == new:
+            continue
+        by_place: dict[tuple[VirtualHost, PathKey], list[Candidate]] = {(i.host, i.path): [] for i in (*old, *new)}
+        for item in new:
+            by_place[item.host, item.path].append(item.candidate)
+        places = {item.host: item.frontend for item in (*old, *new)}
+        for (host, path), added in by_place.items():
+            if host not in copied:
+                paths[host] = dict(paths.get(host, {}))
+                copied.add(host)
+            of_host = paths[host]
+            assert isinstance(of_host, dict)
+            kept = [c for c in of_host.get(path, ()) if c.rule.route != ref]
+            candidates = _in_order((*kept, *added))
+            if candidates:
+                of_host[path] = candidates
+            else:
+                of_host.pop(path, None)
+            touched.add((host, path))
+        for host, frontend in places.items():
+            of_frontend = dict(hosts[frontend])
+            if paths[host] or _is_listeners_own(frontends[frontend], host):
+                of_frontend[host.host] = host
+            else:
+                of_frontend.pop(host.host, None)
+                del paths[host]
+                copied.discard(host)
+            hosts[frontend] = of_frontend
+    tcp = _build_tcp(graph, frontends)
+    return Routing(frontends, hosts, paths, tcp, graph.endpoints, frozenset(touched), contributions)
+
+
+def _is_listeners_own(frontend: Frontend, host: VirtualHost) -> bool:
+    return any(node.key == host.listener and (node.hostname or ANY_HOST) == host.host for node in frontend.listeners)
+
+
+def _in_order(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    return tuple(sorted(candidates, key=lambda candidate: candidate.order))
+
+
+def _build_frontends(graph: Graph) -> Iterator[Frontend]:
+    for ref in sorted(graph.gateways):
+        gateway = graph.gateways[ref]
+        by_port: dict[int, list[ListenerNode]] = {}
+        for listener in gateway.listeners:
+            if gateway.accepted and listener.accepted:
+                by_port.setdefault(listener.port, []).append(listener)
+        for port, listeners in sorted(by_port.items()):
+            mode: Literal["http", "tcp"] = "http" if listeners[0].protocol == "HTTP" else "tcp"
+            ordered = tuple(sorted(listeners, key=lambda node: node.key))
+            yield Frontend(ref.namespace, ref.name, port, mode, listeners[0].addresses, ordered)
+
+
+def _contribute(
+    node: RouteNode, frontends: Mapping[FrontendKey, Frontend], graph: Graph
+) -> Iterator[Contribution]:
+    if node.ref.kind != "HTTPRoute" or not node.attachments:
+        return
+    candidates = tuple(build_candidates(node))
+    seen: set[VirtualHost] = set()
+    for attachment in node.attachments:
+        listener = graph.listeners[attachment.listener]
+        key = FrontendKey(listener.key.namespace, listener.key.gateway, listener.port)
+        frontend = frontends.get(key)
+        if frontend is None:
+            continue
+        for hostname in attachment.hostnames:
+            host = VirtualHost(listener.key, hostname)
+            if host in seen or frontend.owner(hostname) != listener.key:
+                continue
+            seen.add(host)
+            for candidate in candidates:
+                yield Contribution(key, host, candidate.match.path, candidate)
+
+
+def _build_tcp(graph: Graph, frontends: Mapping[FrontendKey, Frontend]) -> dict[FrontendKey, Rule | None]:
+    tcp: dict[FrontendKey, Rule | None] = {key: None for key, item in frontends.items() if item.mode == "tcp"}
+    if not tcp:
+        return tcp
+    by_listener = {item.listeners[0].key: key for key, item in frontends.items() if item.mode == "tcp"}
+    nodes = (node for ref, node in graph.routes.items() if ref.kind == "TCPRoute")
+    for node in sorted(nodes, key=lambda node: (node.resource.metadata.created, node.ref)):
+        for attachment in node.attachments:
+            key = by_listener.get(attachment.listener)
+            if key is not None and tcp[key] is None:
+                tcp[key] = build_tcp_rule(node)
+    return tcp

@@ -1,0 +1,136 @@
+"""The process: starts the source, the reconciler and the health server, and keeps them going until it is cancelled.
+
+Three tasks feed one worker through a queue: the source's batches, a look at HAProxy's process every second, and a
+repair at long intervals. Only the worker talks to HAProxy about changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+
+from gwctl.api.parse import Invalid, Resource
+from gwctl.api.ref import Ref
+from gwctl.dataplane import DataPlaneError, UnsupportedVersion
+from gwctl.dataplane.client import Client
+from gwctl.dataplane.version import require_supported
+from gwctl.haproxy.desired import Pools
+from gwctl.providers.source import Source
+from gwctl.runtime.config import Config
+from gwctl.runtime.health import Health, serve_health
+from gwctl.runtime.metrics import Metrics
+from gwctl.runtime.reconciler import NotConverging, Reconciler
+from gwctl.runtime.source import open_source
+
+log = logging.getLogger(__name__)
+
+_PROCESS_SECONDS = 1.0
+_FIRST_RETRY_SECONDS = 0.2
+_LONGEST_RETRY_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class Pending:
+    """What has happened since the worker last looked. A later change of an object replaces an earlier one."""
+
+    changes: dict[Ref, Resource | None] = field(default_factory=dict)
+    invalid: tuple[Invalid, ...] = ()
+    started: float | None = None
+    repair: bool = False
+    watch: bool = False
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+async def run(config: Config) -> None:
+    """Run until cancelled."""
+    metrics = Metrics()
+    health = Health()
+    client = Client(
+        config.dataplane_url,
+        config.dataplane_username,
+        config.read_password(),
+        observer=metrics.observe_request,
+    )
+    async with client, serve_health(config.metrics_address, metrics, health):
+        await _wait_for_data_plane(client)
+        reconciler = Reconciler(
+            client, config.gateway_controller_name, Pools(config.http_slots, config.tcp_slots), metrics
+        )
+        pending = Pending()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_pump(open_source(config), pending))
+            tasks.create_task(_tick(pending, "watch", _PROCESS_SECONDS))
+            tasks.create_task(_tick(pending, "repair", config.resync_interval))
+            tasks.create_task(_work(reconciler, pending, metrics, health))
+
+
+async def _wait_for_data_plane(client: Client) -> None:
+    delay = _FIRST_RETRY_SECONDS
+    while True:
+        try:
+            await require_supported(client)
+            return
+        except UnsupportedVersion:
+            raise
+        except DataPlaneError as error:
+            log.warning("waiting for the Data Plane API", extra={"error": str(error)})
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, _LONGEST_RETRY_SECONDS)
+
+
+async def _pump(source: Source, pending: Pending) -> None:
+    async for batch in source.batches():
+        pending.changes.update(batch.changes)
+        pending.invalid = batch.invalid
+        pending.started = pending.started or time.perf_counter()
+        pending.wake.set()
+
+
+async def _tick(pending: Pending, what: str, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        setattr(pending, what, True)
+        pending.wake.set()
+
+
+async def _work(reconciler: Reconciler, pending: Pending, metrics: Metrics, health: Health) -> None:
+    delay = _FIRST_RETRY_SECONDS
+    while True:
+        await pending.wake.wait()
+        pending.wake.clear()
+        try:
+            await _work_once(reconciler, pending, metrics, health)
+            delay = _FIRST_RETRY_SECONDS
+        except (DataPlaneError, NotConverging) as error:
+            metrics.dataplane_errors.labels(kind=type(error).__name__).inc()
+            log.error("applying failed, trying again", extra={"error": str(error), "seconds": delay})
+            reconciler.forget()
+            pending.repair = True
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LONGEST_RETRY_SECONDS)
+            pending.wake.set()
+
+
+async def _work_once(reconciler: Reconciler, pending: Pending, metrics: Metrics, health: Health) -> None:
+    started, pending.started = pending.started, None
+    watch, pending.watch = pending.watch, False
+    repair, pending.repair = pending.repair, False
+    if started is not None:
+        changes, pending.changes = pending.changes, {}
+        reconciler.update(changes)
+    if not reconciler.has_resources:
+        return
+    if watch and not await reconciler.watch_process():
+        watch = False
+    if repair:
+        await reconciler.repair()
+    elif started is not None or watch:
+        await reconciler.apply()
+    else:
+        return
+    if started is not None:
+        metrics.event_to_applied.observe(time.perf_counter() - started)
+    reconciler.report(pending.invalid)
+    health.set_ready()
