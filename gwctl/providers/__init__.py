@@ -1,0 +1,1 @@
+"""Sources of resources: a directory of manifests today, a Kubernetes cluster later."""

@@ -1,0 +1,403 @@
+"""The file source, as editors, ConfigMap mounts and git-sync use it."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gwctl.api.parse import Invalid, Resource
+from gwctl.api.ref import Ref
+from gwctl.api.service import Service
+from gwctl.providers.file import GRACE, FileSource
+from gwctl.providers.source import Batch, SourceError
+
+SETTLE = GRACE * 3
+
+
+def service(name: str, port: int = 80, namespace: str = "") -> str:
+    where = f", namespace: {namespace}" if namespace else ""
+    head = f"apiVersion: v1\nkind: Service\nmetadata: {{name: {name}{where}}}\n"
+    return f"{head}spec: {{ports: [{{port: {port}}}]}}\n"
+
+
+def ref(name: str, namespace: str = "default") -> Ref:
+    return Ref("Service", namespace, name)
+
+
+class Reader:
+    """What a reconciler sees: the state that all batches add up to."""
+
+    def __init__(self, source: FileSource) -> None:
+        self._batches = aiter(source.batches())
+        self._pending: asyncio.Future[Batch] | None = None
+        self.state: dict[Ref, Resource] = {}
+        self.invalid: tuple[Invalid, ...] = ()
+        self.seen: list[Batch] = []
+
+    async def next(self, seconds: float = 5.0) -> Batch:
+        if self._pending is None:
+            self._pending = asyncio.ensure_future(anext(self._batches))
+        batch = await asyncio.wait_for(asyncio.shield(self._pending), seconds)
+        self._pending = None
+        self.seen.append(batch)
+        for name, resource in batch.changes.items():
+            if resource is None:
+                del self.state[name]
+            else:
+                self.state[name] = resource
+        self.invalid = batch.invalid
+        return batch
+
+    async def settle(self) -> None:
+        """Read until nothing has come for a while."""
+        while True:
+            try:
+                await self.next(SETTLE)
+            except TimeoutError:
+                return
+
+    def ports(self) -> dict[str, int]:
+        return {
+            name.name: item.spec.ports[0].port
+            for name, item in self.state.items()
+            if isinstance(item, Service)
+        }
+
+    async def close(self) -> None:
+        if self._pending is not None:
+            self._pending.cancel()
+            await asyncio.gather(self._pending, return_exceptions=True)
+
+
+@asynccontextmanager
+async def reading(path: Path) -> AsyncIterator[Reader]:
+    reader = Reader(FileSource(path))
+    try:
+        await reader.next()
+        yield reader
+    finally:
+        await reader.close()
+
+
+async def test_the_first_batch_is_everything(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "a.yaml").write_text(f"{service('a')}---\n{service('b')}---\n# nothing\n---\n")
+    (tmp_path / "deep" / "c.yml").write_text(service("c", namespace="other"))
+    (tmp_path / "deep" / "er" / "d.json").write_text(
+        '{"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "v1", "kind": "Service",'
+        '"metadata": {"name": "d"}, "spec": {"ports": [{"port": 1}]}}]}'
+    )
+    (tmp_path / "notes.txt").write_text("kind: Service")
+    (tmp_path / ".hidden.yaml").write_text(service("hidden"))
+    async with reading(tmp_path) as reader:
+        assert set(reader.state) == {ref("a"), ref("b"), ref("c", "other"), ref("d")}
+        assert reader.invalid == ()
+
+
+async def test_a_single_file(tmp_path: Path) -> None:
+    path = tmp_path / "only.yaml"
+    path.write_text(service("a"))
+    (tmp_path / "other.yaml").write_text(service("b"))
+    async with reading(path) as reader:
+        assert reader.ports() == {"a": 80}
+        path.write_text(service("a", 81))
+        await reader.next()
+        assert reader.ports() == {"a": 81}
+        new = tmp_path / "new"
+        new.write_text(service("a", 82))
+        new.rename(path)
+        await reader.settle()
+        assert reader.ports() == {"a": 82}
+
+
+def test_a_missing_path_is_one_clear_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"nowhere: no such file or directory$"):
+        FileSource(tmp_path / "nowhere").read()
+
+
+async def test_only_what_differs_is_in_a_batch(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"{service('a')}---\n{service('b')}")
+    async with reading(tmp_path) as reader:
+        path.write_text(f"{service('a')}---\n{service('b', 81)}---\n{service('c')}")
+        batch = await reader.next()
+        assert set(batch.changes) == {ref("b"), ref("c")}
+        path.write_text(service("c"))
+        batch = await reader.next()
+        assert batch.changes == {ref("a"): None, ref("b"): None}
+
+
+async def test_a_file_written_again_unchanged_is_no_event(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(service("a"))
+    async with reading(tmp_path) as reader:
+        path.write_text(f"# a comment\n{service('a')}")
+        await reader.settle()
+        assert len(reader.seen) == 1
+
+
+async def test_deleting_the_file_deletes_its_objects(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(service("a"))
+    async with reading(tmp_path) as reader:
+        path.unlink()
+        await reader.next()
+        assert reader.state == {}
+
+
+async def test_an_editor_that_renames_into_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(service("a"))
+    async with reading(tmp_path) as reader:
+        for port in (81, 82):
+            (tmp_path / ".a.yaml.swp").write_text(service("a", port))
+            (tmp_path / ".a.yaml.swp").rename(path)
+            await reader.next()
+            assert reader.ports() == {"a": port}
+
+
+async def test_an_editor_that_deletes_and_creates_never_deletes_the_object(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(service("a"))
+    async with reading(tmp_path) as reader:
+        path.rename(tmp_path / "a.yaml~")
+        await asyncio.sleep(0.01)
+        path.write_text(service("a", 81))
+        await reader.settle()
+        assert reader.ports() == {"a": 81}
+        path.unlink()
+        await asyncio.sleep(0.01)
+        path.write_text(service("a", 82))
+        await reader.settle()
+        assert reader.ports() == {"a": 82}
+        assert all(None not in batch.changes.values() for batch in reader.seen)
+
+
+async def test_an_editor_that_truncates_and_writes_slowly_never_deletes_the_object(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"{service('a')}---\n{service('b')}")
+    async with reading(tmp_path) as reader:
+        with path.open("w") as file:
+            await asyncio.sleep(SETTLE)
+            file.write(f"{service('a', 81)}---\napiVers")
+            file.flush()
+            (tmp_path / "unrelated").mkdir()  # has everything looked at again
+            await reader.settle()
+            file.write(f"ion: v1\n{service('b', 81).partition(chr(10))[2]}")
+        await reader.settle()
+        assert reader.ports() == {"a": 81, "b": 81}
+        assert all(None not in batch.changes.values() for batch in reader.seen)
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("", ""),
+        ("\n\n", ""),
+        ("kind: ]", "line 1, column 7"),
+        (f"{service('a', 81)}---\nfoo: bar: baz\n", "line 6, column 9"),
+        (f"{service('a', 81)}---\nkind: Service\nmetadata: {{}}\n", "apiVersion"),
+        (f"{service('a', 81)}---\n{service('b', 0)}", "spec.ports[0].port"),
+    ],
+)
+async def test_what_no_longer_parses_keeps_its_last_good_version(
+    tmp_path: Path, text: str, field: str
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"{service('a')}---\n{service('b')}")
+    async with reading(tmp_path) as reader:
+        path.write_text(text)
+        await reader.next()
+        assert reader.ports() == {"a": 81 if "81" in text else 80, "b": 80}
+        assert [invalid.field for invalid in reader.invalid] == [field]
+        path.write_text(service("b", 82))
+        await reader.settle()
+        assert reader.ports() == {"b": 82}
+        assert reader.invalid == ()
+
+
+async def test_other_objects_changes_are_taken_though_one_is_broken(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"{service('a')}---\n{service('b')}")
+    async with reading(tmp_path) as reader:
+        path.write_text(service("b", 99999))
+        batch = await reader.next()
+        assert batch.changes == {ref("a"): None}
+        assert [invalid.subject for invalid in batch.invalid] == [ref("b")]
+
+
+async def test_a_file_that_never_parsed_is_reported_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "bad.yaml").write_bytes(b"a: \xff")
+    (tmp_path / "worse.json").write_text('{"a": }')
+    async with reading(tmp_path) as reader:
+        assert [(invalid.subject, invalid.field) for invalid in reader.invalid] == [
+            (Ref("File", "", "sub/bad.yaml"), "line 1"),
+            (Ref("File", "", "worse.json"), "line 1, column 7"),
+        ]
+
+
+async def test_of_two_files_with_one_object_the_first_counts(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    second.write_text(service("x", 2))
+    async with reading(tmp_path) as reader:
+        first.write_text(service("x", 1))
+        await reader.next()
+        assert reader.ports() == {"x": 1}
+        assert reader.invalid == (
+            Invalid(ref("x"), "", "is defined in a.yaml and in b.yaml; the first one counts"),
+        )
+        first.unlink()
+        await reader.next()
+        assert reader.ports() == {"x": 2}
+        assert not reader.invalid
+
+
+async def test_a_configmap_mount_swaps_all_files_at_once(tmp_path: Path) -> None:
+    def publish(version: str, files: dict[str, str]) -> None:
+        folder = tmp_path / f"..{version}"
+        folder.mkdir()
+        for name, text in files.items():
+            (folder / name).write_text(text)
+        (tmp_path / "..data_tmp").symlink_to(folder.name)
+        (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+
+    publish("1", {"a.yaml": service("a"), "b.yaml": service("b")})
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    async with reading(tmp_path) as reader:
+        assert reader.ports() == {"a": 80, "b": 80}
+        for version, port in (("2", 81), ("3", 82)):
+            publish(version, {"a.yaml": service("a", port), "b.yaml": service("b", port)})
+            batch = await reader.next()
+            assert len(batch.changes) == 2
+            assert reader.ports() == {"a": port, "b": port}
+        publish("4", {"a.yaml": service("a", 83)})
+        await reader.settle()
+        assert reader.ports() == {"a": 83}
+
+
+async def test_git_sync_swaps_the_whole_directory(tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        (tmp_path / version / "manifests").mkdir(parents=True)
+        (tmp_path / version / "manifests" / "a.yaml").write_text(service("a", int(version)))
+    (tmp_path / "current").symlink_to("1")
+    async with reading(tmp_path / "current" / "manifests") as reader:
+        (tmp_path / "next").symlink_to("2")
+        (tmp_path / "next").rename(tmp_path / "current")
+        await reader.next()
+        assert reader.ports() == {"a": 2}
+        (tmp_path / "2" / "manifests" / "a.yaml").write_text(service("a", 3))
+        await reader.next()
+        assert reader.ports() == {"a": 3}
+
+
+async def test_a_link_to_a_file_elsewhere_follows_it(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    target = tmp_path / "elsewhere.yaml"
+    target.write_text(service("a"))
+    async with reading(tmp_path / "root") as reader:
+        (tmp_path / "root" / "a.yaml").symlink_to(target)
+        await reader.next()
+        target.write_text(service("a", 81))
+        await reader.next()
+        assert reader.ports() == {"a": 81}
+
+
+async def test_a_loop_of_links_ends(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(service("a"))
+    (tmp_path / "loop").symlink_to(".")
+    (tmp_path / "self.yaml").symlink_to("self.yaml")
+    async with reading(tmp_path) as reader:
+        assert reader.ports() == {"a": 80}
+
+
+async def test_directories_come_and_go(tmp_path: Path) -> None:
+    async with reading(tmp_path) as reader:
+        new = tmp_path / "x" / "y"
+        new.mkdir(parents=True)
+        (new / "a.yaml").write_text(service("a"))
+        await reader.settle()
+        assert reader.ports() == {"a": 80}
+        (tmp_path / "x").rename(tmp_path / "z")
+        await reader.settle()
+        assert reader.ports() == {"a": 80}
+        (tmp_path / "z" / "y" / "a.yaml").write_text(service("a", 81))
+        await reader.next()
+        assert reader.ports() == {"a": 81}
+        (tmp_path / "z").rename(tmp_path / ".z")
+        await reader.settle()
+        assert reader.state == {}
+
+
+async def test_a_root_that_vanishes_keeps_everything_until_it_is_back(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "a.yaml").write_text(service("a"))
+    async with reading(root) as reader:
+        root.rename(tmp_path / "away")
+        await reader.settle()
+        assert reader.ports() == {"a": 80}
+        assert [invalid.message for invalid in reader.invalid] == [
+            "is gone; what was read from it stays in use"
+        ]
+        (tmp_path / "away" / "a.yaml").write_text(service("a", 81))
+        (tmp_path / "away").rename(root)
+        await reader.settle()
+        assert reader.ports() == {"a": 81}
+        assert reader.invalid == ()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+async def test_a_file_that_may_not_be_read_is_reported_until_it_may(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(service("a"))
+    path.chmod(0)
+    async with reading(tmp_path) as reader:
+        assert [invalid.message for invalid in reader.invalid] == ["cannot be read: permission denied"]
+        path.chmod(0o600)
+        await reader.next()
+        assert reader.ports() == {"a": 80}
+        assert reader.invalid == ()
+
+
+async def test_a_lost_event_is_made_good_by_looking_at_everything(tmp_path: Path) -> None:
+    paths = [tmp_path / f"s{number}.yaml" for number in range(40)]
+    for path in paths:
+        path.write_text(service(path.stem))
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    async with reading(tmp_path) as reader:
+        last, other = paths[-1], tmp_path / "noise.yaml"
+        for _ in range(limit // 2 + 10):  # two different events each
+            other.touch()
+            other.unlink()
+        last.write_text(service(last.stem, 81))
+        await reader.settle()
+        assert reader.ports()[last.stem] == 81
+
+
+async def test_a_burst_is_one_batch_while_the_reader_is_busy(tmp_path: Path) -> None:
+    async with reading(tmp_path) as reader:
+        for number in range(50):
+            (tmp_path / f"{number}.yaml").write_text(service(f"s{number}"))
+        batch = await reader.next()
+        assert len(batch.changes) == 50
+
+
+async def test_a_write_reaches_the_reader_at_once(tmp_path: Path) -> None:
+    for number in range(500):
+        (tmp_path / f"{number}.yaml").write_text(service(f"s{number}"))
+    async with reading(tmp_path) as reader:
+        times = []
+        for port in range(1, 51):
+            waiting = asyncio.ensure_future(reader.next())
+            await asyncio.sleep(0.002)
+            started = time.perf_counter()
+            (tmp_path / "7.yaml").write_text(service("s7", port))
+            await waiting
+            times.append(time.perf_counter() - started)
+        assert sorted(times)[25] < 0.02  # about a millisecond on an idle machine
