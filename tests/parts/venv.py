@@ -40,10 +40,8 @@ def make_venv(folder: Path, requirements: Path) -> None:
 
 def _runs(python: Path, *arguments: str) -> bool:
     """Whether a virtual environment is whole and of this Python's version."""
-    command = [
-        python,
-        *(arguments or ("-c", f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]!r})")),
-    ]
+    same_version = f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]!r})"
+    command: list[str | Path] = [python, *(arguments or ("-c", same_version))]
     try:
         return subprocess.run(command, capture_output=True).returncode == 0
     except OSError:
