@@ -1,8 +1,8 @@
-"""What of a rule we cannot do: not supported yet, or not possible in HAProxy. Such a rule is refused, never
-bent.
+"""What of a rule we cannot do: not supported yet, or not possible in HAProxy.
 
-The surprising fact: a regular expression is compiled twice, alone and as HAProxy gets it (``\\A(?:…)\\z``),
-because ``a)|(b`` is fine in the second form only, and would then match what its author never wrote.
+Such a rule is refused, never bent. The surprising fact: a regular expression is compiled twice, alone and
+as HAProxy gets it (``\\A(?:…)\\z``), because ``a)|(b`` is fine in the second form only, and would then match
+what its author never wrote.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _check_regex(pattern: str, field: str, found: list[Refusal]) -> None:
 
 @lru_cache(maxsize=16384)
 def regex_error(pattern: str) -> str | None:
-    """Why a pattern is no regular expression that HAProxy can match a whole value against; None when it is one.."""
+    """Why HAProxy cannot match a whole value against a pattern; None when it can."""
     if any(character in pattern for character in "\0\n\r"):
         return "must not contain NUL or newline characters"
     data = pattern.encode()
