@@ -1,0 +1,247 @@
+"""What HAProxy's routing program does with the rows, said once more in Python.
+
+In: rows and a request. Out: what happens to it. It follows `gwctl.haproxy.program` and ``gwctl.lua`` step by
+step and shares no code with the reference matcher, so that their agreement says something. The surprising
+fact: it is stricter than HAProxy, which takes a row that is missing for no match: here that is a
+`DanglingReference`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import quote, unquote_to_bytes
+
+import pcre2
+
+from gwctl.haproxy.encoding import SLASH
+from gwctl.haproxy.names import Table
+from gwctl.haproxy.program import WILDCARD_LEVELS
+from gwctl.haproxy.state import Rows
+from gwctl.haproxy.table import ERROR_TARGET
+from gwctl.routing.request import Request
+
+Tables = Mapping[Table, Rows]
+
+
+class DanglingReference(LookupError):
+    """A row names another that is not there."""
+
+    def __init__(self, row: str, table: Table, key: str) -> None:
+        super().__init__(f"{row} names {key} in {table}, which is not there")
+        self.row = row
+        self.table = table
+        self.key = key
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What happens to a request.
+
+    ``host``: the virtual host's id. ``entry``: the row's entry that takes it, ``rule`` its name. ``status``:
+    what is answered at once, None when a backend answers. ``location``: where a redirect leads. ``headers``:
+    the row of header changes. ``shares``: weight by the Service's key, in the row's order; ``!`` is answered
+    500. ``slots``: their slots. All is empty where nothing fits.
+    """
+
+    status: int | None
+    host: str = ""
+    entry: str = ""
+    rule: str = ""
+    location: str = ""
+    headers: str = ""
+    shares: tuple[tuple[str, int], ...] = ()
+    slots: tuple[str, ...] = ()
+
+
+def look_up(tables: Tables, frontend: str, request: Request) -> Outcome:
+    """Look a request up that comes in at an HTTP frontend (by section name). Raises `DanglingReference`."""
+    rows = _Rows(tables)
+    host = _find_host(rows, frontend, request)
+    if host is None:
+        return Outcome(404)
+    entry = _find_entry(rows, host, request)
+    if entry is None:
+        return Outcome(404, host)
+    target, rule, headers, redirect = entry.split("|")
+    changes = rows.get(Table.REQUEST_HEADERS, headers, f"the entry {entry}") if headers else ""
+    if redirect:
+        status, location = _redirect(rows.get(Table.REDIRECTS, redirect, f"the entry {entry}"), request)
+        return Outcome(status, host, entry, rule, location=location, headers=changes)
+    shares = tuple(_shares(target))
+    slots = tuple(
+        rows.get(Table.SERVICES, key, f"the entry {entry}") for key, _ in shares if key != ERROR_TARGET
+    )
+    return Outcome(None if slots else 500, host, entry, rule, headers=changes, shares=shares, slots=slots)
+
+
+def look_up_connection(tables: Tables, frontend: str) -> Outcome | None:
+    """Look a connection up at a TCP frontend; None when it is closed at once. Raises `DanglingReference`."""
+    rows = _Rows(tables)
+    entry = rows.find(Table.TCP, frontend)
+    if entry is None:
+        return None
+    target, rule = entry.split("|")
+    shares = tuple(_shares(target))
+    slots = tuple(
+        rows.get(Table.SERVICES, key, f"the entry {entry}") for key, _ in shares if key != ERROR_TARGET
+    )
+    return Outcome(None, entry=entry, rule=rule, shares=shares, slots=slots)
+
+
+class _Rows:
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    def find(self, table: Table, key: str) -> str | None:
+        """Do what ``map_str`` does."""
+        return self._tables.get(table, {}).get(key)
+
+    def find_longest(self, table: Table, key: str) -> str | None:
+        """Do what ``map_beg`` does: of the keys that ``key`` begins with, the longest counts."""
+        rows = self._tables.get(table, {})
+        return next((rows[key[:end]] for end in range(len(key), 0, -1) if key[:end] in rows), None)
+
+    def get(self, table: Table, key: str, row: str) -> str:
+        """Do what ``map_str`` does, with a key that ``row`` names."""
+        value = self.find(table, key)
+        if value is None:
+            raise DanglingReference(row, table, key)
+        return value
+
+
+def _find_host(rows: _Rows, frontend: str, request: Request) -> str | None:
+    host = _host_only(request.host).lower().rstrip(".")
+    found = rows.find(Table.HOSTS, f"{frontend}/{host}")
+    parent = host.partition(".")[2]
+    if parent:
+        labels = parent.split(".")
+        for count in range(WILDCARD_LEVELS, 0, -1):
+            if found is None:
+                found = rows.find(Table.HOSTS, f"{frontend}/_.{'.'.join(labels[-count:])}")
+    return found if found is not None else rows.find(Table.HOSTS, f"{frontend}/_")
+
+
+def _host_only(host: str) -> str:
+    end = host.find("]") + 1 if host.startswith("[") else host.find(":")
+    return host[:end] if end > 0 else host
+
+
+def _find_entry(rows: _Rows, host: str, request: Request) -> str | None:
+    key = host + quote(request.path.encode("latin-1"), safe="")
+    entry = _pick(rows, f"{Table.PATHS_EXACT} {key}", rows.find(Table.PATHS_EXACT, key), request)
+    if entry is None:
+        entry = _pick(rows, f"{Table.PATHS_REGEX} {host}", rows.find(Table.PATHS_REGEX, host), request)
+    if entry is None:
+        found = rows.find_longest(Table.PATHS_PREFIX, key + SLASH)
+        entry = _pick(rows, f"{Table.PATHS_PREFIX} for {key}", found, request)
+    return entry
+
+
+def _pick(rows: _Rows, row: str, entry: str | None, request: Request) -> str | None:
+    """Do what the action ``gwctl_match`` does."""
+    shorter = ""
+    while entry is not None and entry.startswith("~"):
+        group, _, following = entry[1:].partition(">")
+        shorter = following or shorter
+        text = rows.get(Table.GROUPS, group, row)
+        if following:
+            rows.get(Table.PATHS_PREFIX, following, row)
+        entry = next((entry for conditions, entry in _parse_group(text) if _fit(conditions, request)), None)
+        row = f"{Table.GROUPS} {group}"
+        if entry is None and shorter:
+            row, entry, shorter = (
+                f"{Table.PATHS_PREFIX} {shorter}",
+                rows.get(Table.PATHS_PREFIX, shorter, row),
+                "",
+            )
+    return entry
+
+
+@lru_cache(maxsize=10_000)
+def _parse_group(text: str) -> tuple[tuple[tuple[str, ...], str], ...]:
+    rules = (rule.partition("?") for rule in text.split("&"))
+    return tuple(
+        (tuple(conditions.split("+")) if conditions else (), entry) for conditions, _, entry in rules
+    )
+
+
+def _fit(conditions: tuple[str, ...], request: Request) -> bool:
+    return all(_fits(condition, request) for condition in conditions)
+
+
+def _fits(condition: str, request: Request) -> bool:
+    source, operator, rest = condition[0], condition[1], condition[2:]
+    name = b""
+    if source in ("h", "q"):
+        head, _, rest = rest.partition(":")
+        name = unquote_to_bytes(head)
+    value = _value(source, name, request)
+    wanted = unquote_to_bytes(rest)
+    if value is None:
+        return False
+    if operator != "~":
+        return value == wanted
+    expression = _compile(wanted)
+    return expression is not None and expression.match(value) is not None
+
+
+@lru_cache(maxsize=10_000)
+def _compile(pattern: bytes) -> pcre2.Pattern | None:
+    try:
+        return pcre2.compile(b"\\A(?:" + pattern + b")\\z")
+    except pcre2.LibraryError:
+        return None
+
+
+def _value(source: str, name: bytes, request: Request) -> bytes | None:
+    if source == "m":
+        return request.method.encode("latin-1")
+    if source == "p":
+        return request.path.encode("latin-1")
+    if source == "h":
+        lines = [
+            text.encode("latin-1") for key, text in request.headers if key.lower().encode("latin-1") == name
+        ]
+        return b",".join(lines) if lines else None
+    return _parameters(request.query).get(name)
+
+
+def _parameters(query: str) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = {}
+    for part in query.encode("latin-1").split(b"&"):
+        if part:
+            name, _, value = part.partition(b"=")
+            found.setdefault(_query_decode(name), _query_decode(value))
+    return found
+
+
+def _query_decode(text: bytes) -> bytes:
+    return unquote_to_bytes(text.replace(b"+", b" "))
+
+
+def _redirect(row: str, request: Request) -> tuple[int, str]:
+    """Compose the location; the fields are those of ``_redirect_row`` in `gwctl.haproxy.table`."""
+    status, scheme, host, port, kind, alone, before, cut = row.split("|")
+    path = request.path
+    if kind:
+        path = _text(alone)
+    rest = request.path[int(cut) :] if kind == "prefix" else ""
+    if rest:
+        path = _text(before) + rest
+    query = f"?{request.query}" if request.query else ""
+    return int(status), f"{scheme}://{host or _host_only(request.host)}{port}{path}{query}"
+
+
+def _text(encoded: str) -> str:
+    return unquote_to_bytes(encoded).decode("latin-1")
+
+
+def _shares(target: str) -> Iterator[tuple[str, int]]:
+    if not target.startswith("*"):
+        yield target, 1
+        return
+    for part in target[1:].split("+"):
+        weight, _, key = part.partition(":")
+        yield key, int(weight)

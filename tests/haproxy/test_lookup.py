@@ -1,0 +1,191 @@
+"""The interpreter of rows: it agrees with the reference matcher, and finds rows that lead nowhere."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gwctl.haproxy.lookup import DanglingReference, Outcome, look_up, look_up_connection
+from gwctl.haproxy.names import Table, frontend_name
+from gwctl.haproxy.state import Rows
+from gwctl.haproxy.table import ERROR_TARGET, service_key
+from gwctl.routing.matcher import find_rule
+from gwctl.routing.request import Request
+from gwctl.routing.rule import Rule
+from gwctl.routing.virtualhost import FrontendKey
+from tests.manifests import (
+    gateway,
+    gateway_class,
+    random_listeners,
+    random_request,
+    random_routes,
+    service,
+)
+from tests.pipeline import build_pipeline, desired_state
+
+FRONTEND = "gwctl.default.gw.80"
+HOST = "default/gw/http/a.com"
+
+
+def tables(**rows: Rows) -> dict[Table, Rows]:
+    base: dict[Table, Rows] = {
+        Table.HOSTS: {f"{FRONTEND}/a.com": HOST},
+        Table.SERVICES: {"default/s/80": "gwctl-http-00001"},
+    }
+    return {**base, **{Table[name.upper()]: value for name, value in rows.items()}}
+
+
+def get(path: str, host: str = "a.com", **more: object) -> Request:
+    return Request("GET", host, path, **more)  # type: ignore[arg-type]
+
+
+def shares(rule: Rule) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for backend in rule.backends:
+        key = ERROR_TARGET if backend.service is None else service_key(backend.service, "http")
+        found[key] = found.get(key, 0) + backend.weight
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32))
+def test_it_agrees_with_the_reference_matcher(seed: int) -> None:
+    random = Random(seed)
+    services = ["s1", "s2"]
+    manifests = [gateway_class(), gateway(random_listeners(random, 80)), *map(service, services)]
+    pipeline = build_pipeline([*manifests, *random_routes(random, [*services, "missing"], 8)])
+    rows = desired_state(pipeline).state.tables
+    for key in pipeline.routing.frontends:
+        for _ in range(40):
+            request = random_request(random)
+            verdict = find_rule(pipeline.routing, key, request)
+            outcome = look_up(rows, frontend_name(*key), request)
+            if verdict.candidate is None:
+                assert (outcome.status, outcome.rule) == (404, ""), request
+                continue
+            rule = verdict.candidate.rule
+            assert outcome.rule == rule.name, request
+            if rule.redirect is not None:
+                assert outcome.status == rule.redirect.status
+                assert outcome.location
+            elif rule.backends and len(shares(rule)) > 1:
+                assert dict(outcome.shares) == shares(rule)
+            else:
+                assert [name for name, _ in outcome.shares] == list(shares(rule) or [ERROR_TARGET])
+
+
+def test_nothing_is_404() -> None:
+    assert look_up({}, FRONTEND, get("/")) == Outcome(404)
+    assert look_up(tables(), FRONTEND, get("/")) == Outcome(404, HOST)
+
+
+def test_hosts_are_looked_up_from_the_most_specific_on() -> None:
+    hosts = {f"{FRONTEND}/{key}": key for key in ("a.com", "_.a.com", "_.b.a.com", "_")}
+    rows = {Table.HOSTS: hosts}
+    for host, found in {
+        "a.com": "a.com",
+        "A.COM.:80": "a.com",
+        "x.a.com": "_.a.com",
+        "x.b.a.com": "_.b.a.com",
+        "y.x.b.a.com": "_.b.a.com",
+        "b.a.com": "_.a.com",
+        "[::1]:80": "_",
+        "com": "_",
+        "": "_",
+    }.items():
+        assert look_up(rows, FRONTEND, get("/", host)).host == found, host
+
+
+def test_exact_then_regular_expression_then_longest_prefix() -> None:
+    rows = tables(
+        paths_exact={f"{HOST}%2Fv2": "!|exact||"},
+        paths_regex={HOST: "~g1"},
+        paths_prefix={f"{HOST}%2F": "!|root||", f"{HOST}%2Fv2%2F": "!|prefix||"},
+        groups={"g1": "p~%2Fv%5B0-9%5D%2B%2Fx?!|regex||"},
+    )
+    for path, rule in {
+        "/v2": "exact", "/v2/x": "regex", "/v2/x/": "prefix", "/v2/": "prefix", "/v2x": "root", "/": "root",
+    }.items():  # fmt: skip
+        assert look_up(rows, FRONTEND, get(path)).rule == rule, path
+
+
+def test_a_group_that_does_not_fit_hands_on_to_the_shorter_prefix() -> None:
+    rows = tables(
+        paths_prefix={f"{HOST}%2F": "~g2", f"{HOST}%2Fa%2F": f"~g1>{HOST}%2F"},
+        groups={"g1": "h:x:1?!|long||", "g2": "q:p:a%20b?!|query||&?!|short||"},
+    )
+    assert look_up(rows, FRONTEND, get("/a", headers=(("X", "1"),))).rule == "long"
+    assert look_up(rows, FRONTEND, get("/a", query="p=a+b")).rule == "query"
+    assert look_up(rows, FRONTEND, get("/a", query="p=&p=a+b")).rule == "short"
+
+
+def test_conditions_see_one_value_and_all_of_it() -> None:
+    rows = tables(
+        paths_prefix={f"{HOST}%2F": "~g"},
+        groups={"g": "m:PUT?!|method||&h~x:a.%2Ab?!|header||&q~q:%28?!|broken||&?!|rest||"},
+    )
+    assert look_up(rows, FRONTEND, Request("PUT", "a.com", "/")).rule == "method"
+    assert look_up(rows, FRONTEND, get("/", headers=(("X", "a"), ("x", "b")))).rule == "header"
+    assert look_up(rows, FRONTEND, get("/", headers=(("X", "a"), ("y", "b")))).rule == "rest"
+    assert look_up(rows, FRONTEND, get("/", query="q=(")).rule == "rest"
+
+
+def test_shares_and_slots() -> None:
+    rows = tables(paths_prefix={f"{HOST}%2F": "*1:!+3:default/s/80|r||"})
+    outcome = look_up(rows, FRONTEND, get("/"))
+    assert (outcome.status, outcome.slots) == (None, ("gwctl-http-00001",))
+    assert outcome.shares == (("!", 1), ("default/s/80", 3))
+    assert look_up(tables(paths_prefix={f"{HOST}%2F": "!|r||"}), FRONTEND, get("/")).status == 500
+
+
+@pytest.mark.parametrize(
+    ("row", "location"),
+    [
+        ("301|https||||%2F||0", "https://A.com/a/b?q=1"),
+        ("302|http|b.com|:8080|full|%2Fx%20y|%2Fx%20y|0", "http://b.com:8080/x y?q=1"),
+        ("308|http|b.com||prefix|%2Fx|%2Fx|2", "http://b.com/x/b?q=1"),
+        ("308|http|b.com||prefix|%2F||2", "http://b.com/b?q=1"),
+        ("308|http|b.com||prefix|%2Fx|%2Fx|4", "http://b.com/x?q=1"),
+    ],
+)
+def test_redirects(row: str, location: str) -> None:
+    rows = tables(paths_prefix={f"{HOST}%2F": "-|r||d"}, redirects={"d": row})
+    outcome = look_up(rows, FRONTEND, get("/a/b", host="A.com:80", query="q=1"))
+    assert (outcome.status, outcome.location) == (int(row[:3]), location)
+
+
+@pytest.mark.parametrize(
+    ("rows", "table"),
+    [
+        (tables(paths_prefix={f"{HOST}%2F": "~g"}), Table.GROUPS),
+        (
+            tables(paths_prefix={f"{HOST}%2F": f"~g>{HOST}%2Fx%2F"}, groups={"g": "?!|r||"}),
+            Table.PATHS_PREFIX,
+        ),
+        (tables(paths_prefix={f"{HOST}%2F": "!|r|h|"}), Table.REQUEST_HEADERS),
+        (tables(paths_prefix={f"{HOST}%2F": "-|r||d"}), Table.REDIRECTS),
+        (tables(paths_prefix={f"{HOST}%2F": "*1:default/s/80+1:default/t/80|r||"}), Table.SERVICES),
+    ],
+)
+def test_a_row_that_leads_nowhere_is_named(rows: dict[Table, Rows], table: Table) -> None:
+    with pytest.raises(DanglingReference) as caught:
+        look_up(rows, FRONTEND, get("/"))
+    assert caught.value.table is table
+    assert str(table) in str(caught.value)
+
+
+def test_connections() -> None:
+    rows = tables(tcp={FRONTEND: "*1:!+3:default/s/80|default/r/0"})
+    outcome = look_up_connection(rows, FRONTEND)
+    assert outcome is not None
+    assert (outcome.rule, outcome.slots) == ("default/r/0", ("gwctl-http-00001",))
+    assert look_up_connection(rows, "gwctl.default.gw.81") is None
+    with pytest.raises(DanglingReference, match="default/t/80"):
+        look_up_connection(tables(tcp={FRONTEND: "default/t/80|r"}), FRONTEND)
+
+
+def test_a_frontend_has_a_key() -> None:
+    assert frontend_name(*FrontendKey("default", "gw", 80)) == FRONTEND
