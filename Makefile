@@ -1,6 +1,6 @@
 # Everything runs in .venv, which the first target that needs it makes from the locked requirements.
 PYTHON ?= python3
-NOX = .venv/bin/nox --session
+NOX = .venv/bin/python -m nox --session
 export KEEP
 
 .PHONY: help demo test lint types fmt bench golden lock clean parts

@@ -31,7 +31,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def imports(session: nox.Session) -> None:
     """The layers of docs and pyproject.toml: who may import whom."""
-    session.run(str(SCRIPTS / "lint-imports"), "--no-logo")
+    session.run(sys.executable, str(SCRIPTS / "lint-imports"), "--no-logo")
 
 
 @nox.session

@@ -2,12 +2,16 @@
 missing.
 """
 
+import platform
 import sys
+from pathlib import Path
 
 from tests.parts import PartError, find_dataplaneapi, find_haproxy
+from tests.parts.cache import say, short
 
 
 def main() -> int:
+    say("python", f"using {short(Path(sys.prefix))} (Python {platform.python_version()})")
     try:
         find_haproxy()
         find_dataplaneapi()

@@ -44,11 +44,11 @@ def cache_folder() -> Path:
 
 
 def short(path: Path) -> str:
-    """A path as a person reads it, with `~` for the home folder."""
-    try:
-        return f"~/{path.relative_to(Path.home())}"
-    except ValueError:
-        return str(path)
+    """A path as a person reads it: from the current folder, else with `~` for the home folder, else whole."""
+    for start, shown in ((Path.cwd(), ""), (Path.home(), "~/")):
+        if path.is_relative_to(start):
+            return f"{shown}{path.relative_to(start)}"
+    return str(path)
 
 
 @contextmanager
