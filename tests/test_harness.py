@@ -84,9 +84,7 @@ async def test_stopping_ends_every_process_and_removes_the_folder(haproxy: Path,
     assert not running.folder.exists()
 
 
-async def test_a_long_folder_gets_its_sockets_elsewhere(
-    tmp_path: Path, haproxy: Path, dataplaneapi: Part
-) -> None:
+async def test_a_long_folder_gets_its_sockets_elsewhere(tmp_path: Path, haproxy: Path, dataplaneapi: Part) -> None:
     folder = tmp_path / ("x" * 120)
     async with DataPlane(folder, haproxy=haproxy, api=dataplaneapi) as running:
         assert running.sockets != folder
@@ -96,17 +94,13 @@ async def test_a_long_folder_gets_its_sockets_elsewhere(
 
 
 async def test_a_process_that_dies_shows_its_log(tmp_path: Path, haproxy: Path, dataplaneapi: Part) -> None:
-    broken = DataPlane(
-        tmp_path, haproxy=haproxy, api=dataplaneapi, haproxy_cfg=BOOTSTRAP + "  no-such-word\n"
-    )
+    broken = DataPlane(tmp_path, haproxy=haproxy, api=dataplaneapi, haproxy_cfg=BOOTSTRAP + "  no-such-word\n")
     with pytest.raises(HarnessError, match="no-such-word"):
         await broken.start()
     await broken.stop()
 
 
-async def test_traffic_reaches_backends_through_haproxy(
-    tmp_path: Path, haproxy: Path, dataplaneapi: Part
-) -> None:
+async def test_traffic_reaches_backends_through_haproxy(tmp_path: Path, haproxy: Path, dataplaneapi: Part) -> None:
     http, tcp = free_port(), free_port()
     async with EchoBackend("web") as web, TcpEcho("line") as line:
         configuration = (
@@ -115,9 +109,7 @@ async def test_traffic_reaches_backends_through_haproxy(
             f"backend web\n  server web {web.host}:{web.port}\n"
             f"listen tcp\n  mode tcp\n  bind 127.0.0.1:{tcp}\n  server line {line.host}:{line.port}\n"
         )
-        async with DataPlane(
-            tmp_path, haproxy=haproxy, api=dataplaneapi, haproxy_cfg=configuration
-        ) as running:
+        async with DataPlane(tmp_path, haproxy=haproxy, api=dataplaneapi, haproxy_cfg=configuration) as running:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{http}") as client:
                 answer = await client.post("/a%20b?c=d", content=b"12345", headers={"X-Kind": "one"})
             assert answer.json()["path"] == "/a%20b"

@@ -35,9 +35,7 @@ def test_haproxy_of_the_environment_is_taken(tmp_path: Path, monkeypatch: pytest
 
 def test_old_haproxy_of_the_environment_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GWCTL_HAPROXY", str(program(tmp_path / "h", "HAProxy version 2.6.12-1 2023/01/01")))
-    with pytest.raises(
-        PartError, match=r"GWCTL_HAPROXY names HAProxy 2\.6\.12, but gwctl needs 3\.4 or newer"
-    ):
+    with pytest.raises(PartError, match=r"GWCTL_HAPROXY names HAProxy 2\.6\.12, but gwctl needs 3\.4 or newer"):
         find_haproxy()
 
 
@@ -47,9 +45,7 @@ def test_a_name_that_is_no_program_is_refused(tmp_path: Path, monkeypatch: pytes
         find_dataplaneapi()
 
 
-def test_old_dataplaneapi_on_path_is_refused_with_the_way_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_old_dataplaneapi_on_path_is_refused_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path / "dataplaneapi", "HAProxy Data Plane API v3.3.5 abc")
     monkeypatch.delenv("GWCTL_DATAPLANEAPI", raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")

@@ -82,9 +82,9 @@ class AllowedRoutes(Wire):
 class ListenerTLS(Wire):
     mode: Literal["Terminate", "Passthrough"] = "Terminate"
     certificate_refs: Annotated[tuple[SecretObjectReference, ...], Field(max_length=64)] = ()
-    options: Annotated[
-        Mapping[StrictStr, Annotated[StrictStr, Field(max_length=4096)]], Field(max_length=16)
-    ] = Field(default_factory=dict)
+    options: Annotated[Mapping[StrictStr, Annotated[StrictStr, Field(max_length=4096)]], Field(max_length=16)] = Field(
+        default_factory=dict
+    )
 
 
 class Listener(Wire):
@@ -101,9 +101,7 @@ class Listener(Wire):
 class GatewayAddress(Wire):
     """A requested address. ``value`` None or empty: of the implementation's choosing."""
 
-    type: Annotated[StrictStr, Field(min_length=1, max_length=253, pattern=ADDRESS_TYPE_PATTERN)] = (
-        "IPAddress"
-    )
+    type: Annotated[StrictStr, Field(min_length=1, max_length=253, pattern=ADDRESS_TYPE_PATTERN)] = "IPAddress"
     value: Annotated[StrictStr, Field(max_length=253)] | None = None
 
 
@@ -112,9 +110,9 @@ class Infrastructure(Wire):
         Mapping[StrictStr, Annotated[StrictStr, Field(max_length=63, pattern=LABEL_VALUE_PATTERN)]],
         Field(max_length=8),
     ] = Field(default_factory=dict)
-    annotations: Annotated[
-        Mapping[StrictStr, Annotated[StrictStr, Field(max_length=4096)]], Field(max_length=16)
-    ] = Field(default_factory=dict)
+    annotations: Annotated[Mapping[StrictStr, Annotated[StrictStr, Field(max_length=4096)]], Field(max_length=16)] = (
+        Field(default_factory=dict)
+    )
     parameters_ref: LocalObjectReference | None = None
 
 
@@ -176,9 +174,7 @@ class Gateway(Object):
         _check_addresses(self.spec.addresses, found)
         if self.spec.infrastructure is not None:
             _check_keys(self.spec.infrastructure.labels, ("spec", "infrastructure", "labels"), found)
-            _check_keys(
-                self.spec.infrastructure.annotations, ("spec", "infrastructure", "annotations"), found
-            )
+            _check_keys(self.spec.infrastructure.annotations, ("spec", "infrastructure", "annotations"), found)
         if self.spec.tls is not None and self.spec.tls.frontend is not None:
             ports = [entry.port for entry in self.spec.tls.frontend.per_port]
             for index, port in enumerate(ports):

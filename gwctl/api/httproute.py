@@ -294,9 +294,7 @@ def _check_rule(rule: HTTPRouteRule, loc: Loc, found: list[Violation]) -> None:
         if session.type != "Cookie":
             found.append(Violation(cookie_loc, "can only be set with type Cookie"))
         if session.cookie_config.lifetime_type == "Permanent" and session.absolute_timeout is None:
-            found.append(
-                Violation(cookie_loc, "absoluteTimeout must be specified when lifetimeType is Permanent")
-            )
+            found.append(Violation(cookie_loc, "absoluteTimeout must be specified when lifetimeType is Permanent"))
 
 
 def _check_path(path: str, loc: Loc, found: list[Violation]) -> None:
@@ -311,9 +309,7 @@ def _check_path(path: str, loc: Loc, found: list[Violation]) -> None:
         found.append(Violation(loc, message))
 
 
-def _check_filters(
-    filters: tuple[HTTPRouteFilter, ...], rule: HTTPRouteRule, loc: Loc, found: list[Violation]
-) -> None:
+def _check_filters(filters: tuple[HTTPRouteFilter, ...], rule: HTTPRouteRule, loc: Loc, found: list[Violation]) -> None:
     if not filters:
         return
     types: list[str] = [item.type for item in filters]
@@ -347,9 +343,7 @@ def _check_filter(item: HTTPRouteFilter, rule: HTTPRouteRule, loc: Loc, found: l
     if mirror is not None:
         found += check_backend_port(mirror.backend_ref, (*loc, "requestMirror", "backendRef"))
         if mirror.percent is not None and mirror.fraction is not None:
-            found.append(
-                Violation((*loc, "requestMirror"), "only one of percent or fraction may be specified")
-            )
+            found.append(Violation((*loc, "requestMirror"), "only one of percent or fraction may be specified"))
         if mirror.fraction is not None and mirror.fraction.numerator > mirror.fraction.denominator:
             message = "numerator must be less than or equal to denominator"
             found.append(Violation((*loc, "requestMirror", "fraction"), message))
@@ -370,14 +364,10 @@ def _check_filter(item: HTTPRouteFilter, rule: HTTPRouteRule, loc: Loc, found: l
         for field, wanted, value in (("grpc", "GRPC", auth.grpc), ("http", "HTTP", auth.http)):
             if (value is not None) != (auth.protocol == wanted):
                 verb = "must be specified" if auth.protocol == wanted else "must be left out"
-                found.append(
-                    Violation((*loc, "externalAuth", field), f"{verb} when protocol is {auth.protocol}")
-                )
+                found.append(Violation((*loc, "externalAuth", field), f"{verb} when protocol is {auth.protocol}"))
 
 
-def _check_path_modifier(
-    path: HTTPPathModifier, rule: HTTPRouteRule, loc: Loc, found: list[Violation]
-) -> None:
+def _check_path_modifier(path: HTTPPathModifier, rule: HTTPRouteRule, loc: Loc, found: list[Violation]) -> None:
     for kind, field, value in (
         ("ReplaceFullPath", "replaceFullPath", path.replace_full_path),
         ("ReplacePrefixMatch", "replacePrefixMatch", path.replace_prefix_match),

@@ -89,13 +89,9 @@ class Object(PartialWire):
         name, namespace = self.metadata.name, self.metadata.namespace
         if self.label_name:
             if not is_label(name):
-                found.append(
-                    Violation(("metadata", "name"), "must be a lowercase DNS label of at most 63 characters")
-                )
+                found.append(Violation(("metadata", "name"), "must be a lowercase DNS label of at most 63 characters"))
         elif not is_subdomain(name):
-            found.append(
-                Violation(("metadata", "name"), "must be a lowercase DNS name of at most 253 characters")
-            )
+            found.append(Violation(("metadata", "name"), "must be a lowercase DNS name of at most 253 characters"))
         if namespace and not is_label(namespace):
             message = "must be a lowercase DNS label of at most 63 characters"
             found.append(Violation(("metadata", "namespace"), message))

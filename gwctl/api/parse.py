@@ -24,9 +24,7 @@ from gwctl.api.referencegrant import ReferenceGrant
 from gwctl.api.service import Service
 from gwctl.api.tcproute import TCPRoute
 
-Resource = (
-    GatewayClass | Gateway | HTTPRoute | TCPRoute | ReferenceGrant | Service | EndpointSlice | Namespace
-)
+Resource = GatewayClass | Gateway | HTTPRoute | TCPRoute | ReferenceGrant | Service | EndpointSlice | Namespace
 
 INVALID = "Invalid"
 UNKNOWN_FIELD = "UnknownField"
@@ -105,9 +103,7 @@ def parse_resource(manifest: object) -> ParseResult:
             message = f"{served} is not a version of {kind}; known are {', '.join(sorted(versions))}"
             return ParseResult(None, (Invalid(subject, "apiVersion", message),))
         if model is None:
-            return ParseResult(
-                None, (Invalid(subject, "kind", f"{kind} is not supported yet", UNSUPPORTED_KIND),)
-            )
+            return ParseResult(None, (Invalid(subject, "kind", f"{kind} is not supported yet", UNSUPPORTED_KIND),))
         return _parse(model, manifest, subject)
     if version == "v1" and kind in _CORE_KINDS:
         return _parse(_CORE_KINDS[kind], manifest, subject)
@@ -124,9 +120,7 @@ def _parse(model: type[Resource], manifest: Mapping[Any, Any], subject: Ref) -> 
         try:
             resource = model.model_validate(value)
         except ValidationError as error:
-            errors = _without_echoes(
-                error.errors(include_url=False, include_context=True, include_input=True)
-            )
+            errors = _without_echoes(error.errors(include_url=False, include_context=True, include_input=True))
         except RecursionError:
             return ParseResult(None, (Invalid(subject, "", "is nested too deeply"),))
         else:
@@ -160,9 +154,7 @@ def _without_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
         detail
         for detail in errors
         if detail["type"] != "too_short"
-        or not any(
-            len(loc) > len(detail["loc"]) and loc[: len(detail["loc"])] == detail["loc"] for loc in locs
-        )
+        or not any(len(loc) > len(detail["loc"]) and loc[: len(detail["loc"])] == detail["loc"] for loc in locs)
     ]
 
 
@@ -230,11 +222,7 @@ def _describe(detail: ErrorDetails) -> str:
         case _:
             return detail["msg"]
     value = detail["input"]
-    return (
-        f"{message}, not {value!r}"
-        if isinstance(value, str | int | float) and len(repr(value)) < 80
-        else message
-    )
+    return f"{message}, not {value!r}" if isinstance(value, str | int | float) and len(repr(value)) < 80 else message
 
 
 def _prune_nulls(value: Any, depth: int) -> tuple[Any, bool]:

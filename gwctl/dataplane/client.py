@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import httpx
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from gwctl.dataplane.error import NotFound, Refused, Unavailable, VersionConflict
+from gwctl.dataplane.error import AlreadyExists, NotFound, Refused, Unavailable, VersionConflict
 from gwctl.haproxy.state import Section, SectionKey, SectionKind
 
 Json = Any
@@ -22,6 +22,7 @@ Observer = Callable[[str, str, int], None]
 """Called after every request with the method, the call's template and the status (0: no answer)."""
 
 _RELOAD_ID = "Reload-ID"
+_TRANSACTIONS = "/services/haproxy/transactions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,8 @@ class Client:
     async def commit(self, transaction: str) -> str | None:
         """Commit a transaction; give the id of the reload that follows, None when HAProxy has reloaded already."""
         response = await self._send("PUT", "/services/haproxy/transactions/{name}", name=transaction)
-        return response.headers.get(_RELOAD_ID)
+        reload: str | None = response.headers.get(_RELOAD_ID)
+        return reload
 
     async def drop(self, transaction: str) -> None:
         """Drop a transaction; one that is gone is no error."""
@@ -250,14 +252,8 @@ class Client:
         **content: Any,
     ) -> httpx.Response:
         url = path.format(name=_escape(name), key=_escape(key))
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(httpx.ConnectError),
-            stop=stop_after_attempt(4),
-            wait=wait_exponential_jitter(initial=0.05, max=1.0),
-            reraise=True,
-        )
         try:
-            response = await retrying(self._http.request, method, url, params=parameters, **content)
+            response = await self._request(method, url, params=parameters, **content)
         except httpx.HTTPError as error:
             self._observer(method, path, 0)
             raise Unavailable(f"{method} {path}: {type(error).__name__}") from error
@@ -265,6 +261,15 @@ class Client:
         if response.is_success:
             return response
         raise _error(method, path, response)
+
+    @retry(
+        retry=retry_if_exception_type(httpx.ConnectError),
+        stop=stop_after_attempt(4),
+        wait=wait_exponential_jitter(multiplier=0.05, max=1.0),
+        reraise=True,
+    )
+    async def _request(self, method: str, url: str, **content: Any) -> httpx.Response:
+        return await self._http.request(method, url, **content)
 
 
 def _error(method: str, path: str, response: httpx.Response) -> Exception:
@@ -274,10 +279,10 @@ def _error(method: str, path: str, response: httpx.Response) -> Exception:
         message = response.reason_phrase
     if response.status_code == httpx.codes.NOT_FOUND:
         return NotFound(method, path, response.status_code, message)
-    if response.status_code == httpx.codes.NOT_ACCEPTABLE or (
-        response.status_code == httpx.codes.CONFLICT and "version" in message.lower()
-    ):
-        return VersionConflict(f"{method} {path}: the configuration was changed meanwhile")
+    if response.status_code in (httpx.codes.NOT_ACCEPTABLE, httpx.codes.CONFLICT):
+        if path.startswith(_TRANSACTIONS):
+            return VersionConflict(f"{method} {path}: the configuration was changed meanwhile")
+        return AlreadyExists(method, path, response.status_code, message)
     if response.status_code in (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE):
         return Unavailable(f"{method} {path}: {response.status_code}")
     return Refused(method, path, response.status_code, message)

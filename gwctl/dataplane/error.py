@@ -39,6 +39,10 @@ class NotFound(Refused):
     """What the call names is not there."""
 
 
+class AlreadyExists(Refused):
+    """What the call would add is there."""
+
+
 class ReloadFailed(DataPlaneError):
     """HAProxy did not load the new configuration; the Data Plane API has put the last good one back."""
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeVar
 
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
+
 from gwctl.dataplane.client import Client
-from gwctl.dataplane.error import DataPlaneError, Refused, ReloadFailed, VersionConflict
+from gwctl.dataplane.error import AlreadyExists, DataPlaneError, Refused, ReloadFailed, VersionConflict
 from gwctl.dataplane.reader import EMPTY_MAP, parse_servers, read_table
 from gwctl.haproxy.desired import is_pool_slot
 from gwctl.haproxy.names import Table
@@ -81,17 +83,22 @@ class Executor:
 
     async def _set_row(self, table: Table, key: str, value: str, existing: bool) -> None:
         if not existing:
-            await self._client.add_row(table, key, value)
-        else:
-            await self._client.set_row(table, key, value)
+            try:
+                await self._client.add_row(table, key, value)
+                return
+            except AlreadyExists:
+                pass
+        await self._client.set_row(table, key, value)
 
     async def _set_server(self, slot: str, name: str, server: Server, existing: bool) -> None:
-        if existing:
-            change = {"address": server.address, "port": server.port, "admin_state": server.state}
-            await self._client.change_server(slot, name, change)
-            return
-        await self._client.add_server(slot, {"name": name, "address": server.address, "port": server.port})
-        await self._client.change_server(slot, name, {"admin_state": server.state})
+        address = {"address": server.address, "port": server.port}
+        if not existing:
+            try:
+                await self._client.add_server(slot, {"name": name, **address})
+                address = {}
+            except AlreadyExists:
+                pass
+        await self._client.change_server(slot, name, {**address, "admin_state": server.state})
 
     async def _replace_table(self, phase: list[Operation], actual: State) -> bool:
         """Write a table in one call; tell whether it is large enough for that call to be atomic."""
@@ -167,16 +174,11 @@ class Executor:
         name = lua_name(self.layout)
         if name not in await self._client.stored("general"):
             await self._client.store_general(name, lua_text(self.layout))
-        for attempt in range(1, _CONFLICTS + 1):
-            try:
-                reload = await self._commit(transaction)
-                break
-            except VersionConflict:
-                if attempt == _CONFLICTS:
-                    raise
+        reload = await self._commit(transaction)
         if reload is not None:
             await self._wait_for_reload(reload)
 
+    @retry(retry=retry_if_exception_type(VersionConflict), stop=stop_after_attempt(_CONFLICTS), reraise=True)
     async def _commit(self, transaction: Transaction) -> str | None:
         identifier = await self._client.begin(await self._client.configuration_version())
         try:
@@ -185,9 +187,9 @@ class Executor:
             for kind in SectionKind:
                 for section in await self._client.sections(kind, identifier):
                     existing[SectionKey(kind, str(section["name"]))] = section
-            for key, section in _sections_to_write(transaction, existing):
-                if section is not None:
-                    await self._client.put_section(key, section, key in existing, identifier)
+            for key, wanted in _sections_to_write(transaction, existing):
+                if wanted is not None:
+                    await self._client.put_section(key, wanted, key in existing, identifier)
                 elif key in existing:
                     await self._client.delete_section(key, identifier)
             return await self._client.commit(identifier)

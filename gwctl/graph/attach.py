@@ -33,9 +33,7 @@ class Attached:
     is_ours: bool
 
 
-def attach_route(
-    route: HTTPRoute | TCPRoute, gateways: Mapping[Ref, GatewayNode], snapshot: Snapshot
-) -> Attached:
+def attach_route(route: HTTPRoute | TCPRoute, gateways: Mapping[Ref, GatewayNode], snapshot: Snapshot) -> Attached:
     """Attach a route to every listener that its parentRefs mean, that allows it and whose hostname fits."""
     attachments: list[Attachment] = []
     listeners: dict[ListenerKey, None] = {}

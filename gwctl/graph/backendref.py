@@ -34,9 +34,7 @@ def resolve_backend(snapshot: Snapshot, route: Ref, ref: BackendRef, field: str)
         return _nowhere(ref, target, problem.ref_not_permitted(route, field, target))
     service = snapshot.services.get(target)
     if service is None:
-        return _nowhere(
-            ref, target, problem.backend_not_found(route, f"{field}.name", f"there is no {target}")
-        )
+        return _nowhere(ref, target, problem.backend_not_found(route, f"{field}.name", f"there is no {target}"))
     if service.spec.type == "ExternalName":
         # A Service of one's own making that leads to any address, the cluster's metadata included.
         message = f"{target} is an ExternalName, which is refused"

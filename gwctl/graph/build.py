@@ -128,9 +128,7 @@ class _Draft:
         self.index = index
         self.gateways = gateways
         self.routes: dict[Ref, RouteNode] = _thaw(previous.routes) if previous else {}
-        self.endpoints: dict[ServicePort, tuple[Endpoint, ...]] = (
-            _thaw(previous.endpoints) if previous else {}
-        )
+        self.endpoints: dict[ServicePort, tuple[Endpoint, ...]] = _thaw(previous.endpoints) if previous else {}
         self.users: dict[ServicePort, int] = index.users.copy()
         self.tcp_nodes: dict[Ref, RouteNode] = index.tcp_nodes.copy()
         # Sets of these two are copied when they are first touched.
@@ -176,9 +174,7 @@ class _Draft:
 
     def finish(self, classes: Mapping[Ref, GatewayClass], previous: Graph | None) -> Graph:
         gateways = dict(self.gateways)
-        for ref in {
-            Ref("Gateway", key.namespace, key.gateway) for key, delta in self.counts.items() if delta
-        }:
+        for ref in {Ref("Gateway", key.namespace, key.gateway) for key, delta in self.counts.items() if delta}:
             counted = tuple(self._count(listener) for listener in gateways[ref].listeners)
             gateways[ref] = replace(gateways[ref], listeners=counted)
         index = replace(
@@ -252,9 +248,7 @@ class _Draft:
         kept: list[Attachment] = []
         lost: list[Problem] = []
         for attachment in node.attachments:
-            claims = self.tcp_claims.get(
-                attachment.listener, self.index.tcp_claims.get(attachment.listener, ())
-            )
+            claims = self.tcp_claims.get(attachment.listener, self.index.tcp_claims.get(attachment.listener, ()))
             oldest = min(claims, key=lambda ref: self.tcp_nodes[ref].resource.age)
             if oldest == node.ref:
                 kept.append(attachment)
@@ -352,14 +346,10 @@ def _used(node: RouteNode | None) -> set[ServicePort]:
     """The Services that a route sends requests to, where it serves at all."""
     if node is None or not node.attachments:
         return set()
-    return {
-        backend.service for rule in node.rules for backend in rule.backends if backend.service is not None
-    }
+    return {backend.service for rule in node.rules for backend in rule.backends if backend.service is not None}
 
 
-def _differing(
-    keys: Iterable[Name], old: Mapping[Name, object], new: Mapping[Name, object]
-) -> frozenset[Name]:
+def _differing(keys: Iterable[Name], old: Mapping[Name, object], new: Mapping[Name, object]) -> frozenset[Name]:
     return frozenset(key for key in keys if old.get(key) != new.get(key))
 
 

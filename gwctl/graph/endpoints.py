@@ -22,9 +22,7 @@ def resolve_endpoints(snapshot: Snapshot, service_port: ServicePort) -> tuple[En
     service = snapshot.services.get(ref)
     if service is None:
         return ()
-    names = {
-        port.name for port in service.spec.ports if port.port == service_port.port and port.protocol == "TCP"
-    }
+    names = {port.name for port in service.spec.ports if port.port == service_port.port and port.protocol == "TCP"}
     ready: set[tuple[str, int]] = set()
     leaving: set[tuple[str, int]] = set()
     for entry in snapshot.slices(ref):
@@ -42,9 +40,7 @@ def _read_slice(
     if entry.address_type == "FQDN":
         return
     ports = [
-        port.port
-        for port in entry.ports
-        if port.port is not None and port.protocol == "TCP" and port.name in names
+        port.port for port in entry.ports if port.port is not None and port.protocol == "TCP" and port.name in names
     ]
     if not ports:
         return

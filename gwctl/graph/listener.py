@@ -104,9 +104,7 @@ def _build_gateway(gateway: Gateway, resource: GatewayClass, claims: _Claims) ->
     accepted = any(node.accepted for node in listeners)
     if not accepted and not wrong:
         found.append(problem.listeners_not_valid(ref))
-    return GatewayNode(
-        ref, gateway, accepted, tuple(listeners), tuple(sorted(found, key=lambda item: item.order))
-    )
+    return GatewayNode(ref, gateway, accepted, tuple(listeners), tuple(sorted(found, key=lambda item: item.order)))
 
 
 def _read_addresses(gateway: Gateway) -> tuple[tuple[str, ...], list[Problem]]:
@@ -139,15 +137,11 @@ def _check_listener(gateway: Gateway, index: int, listener: Listener) -> list[Pr
             if wanted.operator not in _OPERATORS:
                 message = f"must be In, NotIn, Exists or DoesNotExist, not {wanted.operator!r}"
                 found.append(
-                    problem.unsupported_listener_value(
-                        gateway.ref, f"{where}.operator", listener.name, message
-                    )
+                    problem.unsupported_listener_value(gateway.ref, f"{where}.operator", listener.name, message)
                 )
             elif (wanted.operator in ("In", "NotIn")) != bool(wanted.values):
                 message = "must be given for In and NotIn, and for these only"
-                found.append(
-                    problem.unsupported_listener_value(gateway.ref, f"{where}.values", listener.name, message)
-                )
+                found.append(problem.unsupported_listener_value(gateway.ref, f"{where}.values", listener.name, message))
     return found
 
 
@@ -192,19 +186,13 @@ def _find_conflicts(gateway: Gateway) -> dict[int, list[Problem]]:
             )
             if strangers:
                 message = f"port {listener.port} has another protocol at {', '.join(strangers)}"
-                found.setdefault(index, []).append(
-                    problem.protocol_conflict(gateway.ref, path, listener.name, message)
-                )
+                found.setdefault(index, []).append(problem.protocol_conflict(gateway.ref, path, listener.name, message))
             elif same and line in ("TCP", "UDP"):
                 message = f"port {listener.port} is also that of {', '.join(same)}"
-                found.setdefault(index, []).append(
-                    problem.protocol_conflict(gateway.ref, path, listener.name, message)
-                )
+                found.setdefault(index, []).append(problem.protocol_conflict(gateway.ref, path, listener.name, message))
             elif same:
                 message = f"port and hostname are also those of {', '.join(same)}"
-                found.setdefault(index, []).append(
-                    problem.hostname_conflict(gateway.ref, path, listener.name, message)
-                )
+                found.setdefault(index, []).append(problem.hostname_conflict(gateway.ref, path, listener.name, message))
     return found
 
 

@@ -108,9 +108,7 @@ def unsupported_route_field(route: Ref, field: str, message: str) -> Problem:
 
 def invalid_kind(route: Ref, field: str, group: str, kind: str) -> Problem:
     name = f"{group}/{kind}" if group else kind
-    return Problem(
-        route, field, RESOLVED_REFS, "InvalidKind", f"only a core Service can be referred to, not {name}"
-    )
+    return Problem(route, field, RESOLVED_REFS, "InvalidKind", f"only a core Service can be referred to, not {name}")
 
 
 def ref_not_permitted(route: Ref, field: str, target: Ref) -> Problem:

@@ -1,8 +1,8 @@
 """How values travel in table rows: a closed alphabet without space, ``;``, quotes, backslash, ``,`` and ``=``.
 
 The Data Plane API refuses or silently cuts rows with the first five, and reads rows with the last two back wrong; in
-keys it also refuses ``*``, ``&``, ``>`` and the like. So every free text is percent-encoded, by the same rule as HAProxy's
-own converter ``url_enc``, which encodes the request's side.
+keys it also refuses ``*``, ``&``, ``>`` and the like. So every free text is percent-encoded, by the same rule as
+HAProxy's own converter ``url_enc``, which encodes the request's side.
 """
 
 from __future__ import annotations

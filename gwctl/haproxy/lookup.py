@@ -70,9 +70,7 @@ def look_up(tables: Tables, frontend: str, request: Request) -> Outcome:
         status, location = _redirect(rows.get(Table.REDIRECTS, redirect, f"the entry {entry}"), request)
         return Outcome(status, host, entry, rule, location=location, headers=changes)
     shares = tuple(_shares(target))
-    slots = tuple(
-        rows.get(Table.SERVICES, key, f"the entry {entry}") for key, _ in shares if key != ERROR_TARGET
-    )
+    slots = tuple(rows.get(Table.SERVICES, key, f"the entry {entry}") for key, _ in shares if key != ERROR_TARGET)
     return Outcome(None if slots else 500, host, entry, rule, headers=changes, shares=shares, slots=slots)
 
 
@@ -84,9 +82,7 @@ def look_up_connection(tables: Tables, frontend: str) -> Outcome | None:
         return None
     target, rule = entry.split("|")
     shares = tuple(_shares(target))
-    slots = tuple(
-        rows.get(Table.SERVICES, key, f"the entry {entry}") for key, _ in shares if key != ERROR_TARGET
-    )
+    slots = tuple(rows.get(Table.SERVICES, key, f"the entry {entry}") for key, _ in shares if key != ERROR_TARGET)
     return Outcome(None, entry=entry, rule=rule, shares=shares, slots=slots)
 
 
@@ -162,9 +158,7 @@ def _pick(rows: _Rows, row: str, entry: str | None, request: Request) -> str | N
 @lru_cache(maxsize=10_000)
 def _parse_group(text: str) -> tuple[tuple[tuple[str, ...], str], ...]:
     rules = (rule.partition("?") for rule in text.split("&"))
-    return tuple(
-        (tuple(conditions.split("+")) if conditions else (), entry) for conditions, _, entry in rules
-    )
+    return tuple((tuple(conditions.split("+")) if conditions else (), entry) for conditions, _, entry in rules)
 
 
 def _fit(conditions: tuple[str, ...], request: Request) -> bool:
@@ -201,9 +195,7 @@ def _value(source: str, name: bytes, request: Request) -> bytes | None:
     if source == "p":
         return request.path.encode("latin-1")
     if source == "h":
-        lines = [
-            text.encode("latin-1") for key, text in request.headers if key.lower().encode("latin-1") == name
-        ]
+        lines = [text.encode("latin-1") for key, text in request.headers if key.lower().encode("latin-1") == name]
         return b",".join(lines) if lines else None
     return _parameters(request.query).get(name)
 

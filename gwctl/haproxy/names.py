@@ -31,7 +31,7 @@ class Table(StrEnum):
 
 def is_ours(section: str) -> bool:
     """Tell whether a section of this name belongs to gwctl."""
-    return section.startswith(PREFIX + "-") or section.startswith(PREFIX + ".")
+    return section.startswith((f"{PREFIX}-", f"{PREFIX}."))
 
 
 def frontend_name(namespace: str, gateway: str, port: int) -> str:

@@ -5,7 +5,7 @@ Which Service holds which slot is read from HAProxy's own ``services`` table, so
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from gwctl.haproxy.names import slot_mode, slot_name
 from gwctl.haproxy.table import service_mode
@@ -54,7 +54,7 @@ def _is_in_pool(slot: str, mode: str, pools: Mapping[str, int]) -> bool:
     return slot_mode(slot) == mode and 1 <= int(slot.rpartition("-")[2]) <= pools[mode]
 
 
-def _free_slots(mode: str, size: int, taken: set[str], leaving: set[str]) -> Iterable[str]:
+def _free_slots(mode: str, size: int, taken: set[str], leaving: set[str]) -> Iterator[str]:
     names = [name for name in (slot_name(mode, number) for number in range(1, size + 1)) if name not in taken]
     yield from (name for name in names if name not in leaving)
     yield from (name for name in names if name in leaving)

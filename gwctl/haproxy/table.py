@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from gwctl.graph.node import ServicePort
-from gwctl.graph.problem import Problem, unsupported_value
+from gwctl.graph.node import Problem, ServicePort
+from gwctl.graph.problem import unsupported_value
 from gwctl.haproxy.encoding import (
     SLASH,
     content_id,
@@ -28,7 +28,7 @@ from gwctl.routing.rule import Candidate, HeaderFilter, Match, PathKey, Redirect
 from gwctl.routing.virtualhost import FrontendKey, Paths, Routing, VirtualHost
 
 ROW_LIMIT = 12_000
-"""Longest row in bytes. HAProxy takes a command of one buffer (16,384 bytes by default), and base64 of a value of it."""
+"""Longest row in bytes: HAProxy takes a command of one buffer, 16,384 bytes by default."""
 
 GROUP_LIMIT = 4_000
 """A group longer than this goes on in another."""
@@ -121,10 +121,8 @@ class _Builder:
 
     def __init__(self, routing: Routing, previous: Tables) -> None:
         self.routing = routing
-        self.frontend_of = {
-            node.key: key for key, frontend in routing.frontends.items() for node in frontend.listeners
-        }
-        self.rows = {
+        self.frontend_of = {node.key: key for key, frontend in routing.frontends.items() for node in frontend.listeners}
+        self.rows: dict[Table, dict[str, str]] = {
             table: dict(previous.rows.get(table, {})) for table in Table if table is not Table.SERVICES
         }
         self.services = dict(previous.services)
@@ -186,9 +184,7 @@ def _places_of(paths: Paths) -> Iterator[PathKey]:
         yield _REGEXES if path.kind == "regex" else path
 
 
-def _dirty_places(
-    routing: Routing, changed: Iterable[Place], places: Mapping[Place, PlaceRows]
-) -> Iterator[Place]:
+def _dirty_places(routing: Routing, changed: Iterable[Place], places: Mapping[Place, PlaceRows]) -> Iterator[Place]:
     """Yield the changed places and, where a prefix came or went, those that may hand on to it."""
     for host, path in changed:
         if path.kind == "regex":
@@ -220,7 +216,7 @@ def compile_place(host: VirtualHost, path: PathKey, paths: Paths, port: int) -> 
         conditions = "+".join(_conditions(candidate.match))
         entry, rows = _compile_entry(candidate, port)
         if max(len(conditions) + len(entry), *(len(value) for _, _, value in rows), 0) > ROW_LIMIT:
-            problems.append(_too_large(candidate.rule))
+            problems.append(_too_large(candidate.rule, others_stand=len(candidates) > 1))
             continue
         support += rows
         services.update(_services(candidate.rule, "http"))
@@ -313,9 +309,7 @@ def _conditions(match: Match) -> Iterator[str]:
 
 
 def _header_row(headers: HeaderFilter) -> str:
-    return "|".join(
-        (encode_header_names(headers.remove), encode_headers(headers.set), encode_headers(headers.add))
-    )
+    return "|".join((encode_header_names(headers.remove), encode_headers(headers.set), encode_headers(headers.add)))
 
 
 _WELL_KNOWN_PORTS = {"http": 80, "https": 443}
@@ -338,9 +332,10 @@ def _redirect_row(redirect: Redirect, matched: PathKey, port: int) -> str:
     return "|".join((*fields, encode(alone), encode(before), str(cut)))
 
 
-def _too_large(rule: Rule) -> Problem:
+def _too_large(rule: Rule, *, others_stand: bool) -> Problem:
     return unsupported_value(
         rule.route,
         f"spec.rules[{rule.index}]",
         f"the rule's conditions or header changes need more than {ROW_LIMIT} bytes, more than HAProxy takes at once",
+        others_stand=others_stand,
     )

@@ -6,6 +6,7 @@ It knows nothing of tables. It is the oracle that HAProxy is tested against, and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pcre2
 
@@ -67,8 +68,12 @@ def _value_fits(wanted: ValueMatch, value: str | None) -> bool:
 
 
 def _regex_fits(pattern: str, value: str) -> bool:
-    wrapped = b"\\A(?:" + pattern.encode() + b")\\z"
-    return pcre2.compile(wrapped).match(value.encode("latin-1")) is not None
+    return _compile(pattern).match(value.encode("latin-1")) is not None
+
+
+@lru_cache(maxsize=1000)
+def _compile(pattern: str) -> pcre2.Pattern[bytes]:
+    return pcre2.compile(b"\\A(?:" + pattern.encode() + b")\\z")
 
 
 def _latin1(text: str) -> str:

@@ -8,9 +8,9 @@ from urllib.parse import unquote_to_bytes
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """``host`` is the Host header's text (it may name a port), ``path`` the raw path as sent, ``query`` what follows ``?``.
+    """``host`` is the Host header's text (it may name a port), ``path`` the raw path as sent.
 
-    ``headers`` are name and value in the order sent. All text is Latin-1: one character for each byte.
+    ``query`` is what follows the ``?``. ``headers`` are name and value in the order sent. All text is Latin-1: one character for each byte.
     """
 
     method: str
@@ -20,14 +20,16 @@ class Request:
     headers: tuple[tuple[str, str], ...] = ()
 
     @property
+    def host_without_port(self) -> str:
+        """The host as sent, without its port; an IPv6 address keeps its brackets."""
+        if self.host.startswith("["):
+            return self.host.partition("]")[0] + "]"
+        return self.host.partition(":")[0]
+
+    @property
     def hostname(self) -> str:
-        """The host alone: lower case, without port and without final dots."""
-        host = self.host
-        if host.startswith("["):
-            host = host.partition("]")[0] + "]"
-        else:
-            host = host.partition(":")[0]
-        return host.lower().rstrip(".")
+        """The host as rules see it: in lower case and without final dots."""
+        return self.host_without_port.lower().rstrip(".")
 
     def header(self, name: str) -> str | None:
         """Give the value of a header, its lines joined by commas (RFC 9110, section 5.3); ``name`` is in lower case."""

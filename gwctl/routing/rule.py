@@ -62,7 +62,7 @@ class HeaderFilter:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """A redirect filter as written: None and empty mean "as in the request". ``path_kind`` says what ``path`` replaces."""
+    """A redirect filter as written: None and empty mean "as in the request"; ``path_kind`` says what is replaced."""
 
     scheme: str
     hostname: str

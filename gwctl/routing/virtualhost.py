@@ -116,9 +116,7 @@ def _build_all(graph: Graph) -> Routing:
             hosts[item.frontend][item.host.host] = item.host
             paths.setdefault(item.host, {}).setdefault(item.path, []).append(item.candidate)
     ordered = {host: {path: _in_order(found) for path, found in of.items()} for host, of in paths.items()}
-    return Routing(
-        frontends, hosts, ordered, _build_tcp(graph, frontends), graph.endpoints, None, contributions
-    )
+    return Routing(frontends, hosts, ordered, _build_tcp(graph, frontends), graph.endpoints, None, contributions)
 
 
 def _build_changed(graph: Graph, previous: Routing, changed: frozenset[Ref]) -> Routing:
@@ -187,9 +185,7 @@ def _build_frontends(graph: Graph) -> Iterator[Frontend]:
             yield Frontend(ref.namespace, ref.name, port, mode, listeners[0].addresses, ordered)
 
 
-def _contribute(
-    node: RouteNode, frontends: Mapping[FrontendKey, Frontend], graph: Graph
-) -> Iterator[Contribution]:
+def _contribute(node: RouteNode, frontends: Mapping[FrontendKey, Frontend], graph: Graph) -> Iterator[Contribution]:
     if node.ref.kind != "HTTPRoute" or not node.attachments:
         return
     candidates = tuple(build_candidates(node))

@@ -106,22 +106,16 @@ class Config(BaseModel):
     gateway_controller_name: Annotated[
         str, _check(_is_controller_name, "a DNS name, '/' and a path, such as example.com/gateways")
     ] = Field("gwctl.io/gateway-controller", description="the controllerName of the GatewayClasses to serve")
-    dataplane_url: Annotated[
-        str, _check(_is_url, "http://HOST:PORT or unix:///PATH, without credentials")
-    ] = Field(
+    dataplane_url: Annotated[str, _check(_is_url, "http://HOST:PORT or unix:///PATH, without credentials")] = Field(
         "http://127.0.0.1:5555", description="the HAProxy Data Plane API: http://HOST:PORT or unix:///PATH"
     )
     dataplane_username: str = Field("admin", description="the user at the Data Plane API")
-    dataplane_password: Secret = Field(
-        Secret(""), description="the user's password; a file is the better place"
-    )
+    dataplane_password: Secret = Field(Secret(""), description="the user's password; a file is the better place")
     dataplane_password_file: str = Field("", description="a file with the user's password")
     http_slots: int = Field(
         128, ge=1, le=20_000, description="how many Services with HTTP fit before HAProxy is reloaded"
     )
-    tcp_slots: int = Field(
-        32, ge=1, le=20_000, description="how many Services with TCP fit before HAProxy is reloaded"
-    )
+    tcp_slots: int = Field(32, ge=1, le=20_000, description="how many Services with TCP fit before HAProxy is reloaded")
     resync_interval: Annotated[float, BeforeValidator(_seconds)] = Field(
         30.0, gt=0, le=86_400, description="seconds between two checks of all that HAProxy has"
     )

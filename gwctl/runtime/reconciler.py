@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gwctl.api.parse import Invalid, Resource
 from gwctl.api.ref import Ref
@@ -18,16 +18,13 @@ from gwctl.dataplane import ReloadFailed
 from gwctl.dataplane.client import Client, Process
 from gwctl.dataplane.executor import Executor
 from gwctl.dataplane.reader import read_layout, read_state
-from gwctl.graph.build import build_graph
-from gwctl.graph.node import Graph, Problem
+from gwctl.graph.node import Problem
 from gwctl.haproxy.desired import Desired, Pools, build_state
 from gwctl.haproxy.names import Table, slot_mode
-from gwctl.haproxy.plan import Plan, RemoveRow, RemoveServer, SetRow, SetServer, diff, retired_servers
-from gwctl.haproxy.state import SectionKind, State
-from gwctl.haproxy.table import Tables, compile_tables
-from gwctl.routing.virtualhost import Routing, build_routing
+from gwctl.haproxy.plan import Plan, RemoveRow, SetRow, diff, retired_servers
+from gwctl.haproxy.state import State
 from gwctl.runtime.metrics import Metrics
-from gwctl.snapshot.snapshot import Snapshot
+from gwctl.runtime.pipeline import Pipeline, advance
 
 log = logging.getLogger(__name__)
 
@@ -39,34 +36,11 @@ class NotConverging(Exception):
     """HAProxy did not reach the desired state: what is written reads back differently again and again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pipeline:
-    """The values of every pure step, each built from the one before."""
+class Observation(NamedTuple):
+    """What HAProxy had at some moment. It stands while ``writes``, the number of plans begun, is still the same."""
 
-    snapshot: Snapshot
-    graph: Graph
-    routing: Routing
-    tables: Tables
-
-    @property
-    def problems(self) -> tuple[Problem, ...]:
-        """All that users must fix, as far as resources parse."""
-        return (*self.graph.problems, *self.tables.problems)
-
-
-def advance(
-    pipeline: Pipeline | None, changes: Mapping[Ref, Resource | None], controller_name: str
-) -> Pipeline:
-    """Take changes through all pure steps."""
-    if pipeline is None:
-        snapshot = Snapshot.of(resource for resource in changes.values() if resource is not None)
-        graph = build_graph(snapshot, controller_name)
-        routing = build_routing(graph)
-        return Pipeline(snapshot, graph, routing, compile_tables(routing))
-    snapshot = pipeline.snapshot.apply(changes)
-    graph = build_graph(snapshot, controller_name, pipeline.graph, frozenset(changes))
-    routing = build_routing(graph, pipeline.routing)
-    return Pipeline(snapshot, graph, routing, compile_tables(routing, pipeline.tables))
+    writes: int
+    state: State
 
 
 class Reconciler:
@@ -82,6 +56,7 @@ class Reconciler:
         self._desired: Desired | None = None
         self._actual: State | None = None
         self._process: Process | None = None
+        self._writes = 0
         self._reported: frozenset[Problem | Invalid] = frozenset()
 
     @property
@@ -112,21 +87,31 @@ class Reconciler:
         """Forget what HAProxy was last seen to have, so that the next `apply` reads it again."""
         self._actual = None
 
-    async def repair(self) -> None:
-        """Read HAProxy again, mend what differs from what was last written there, and delete retired servers."""
-        if self._pipeline is None:
-            return
-        written = self._desired is not None
-        await self._read()
+    async def observe(self) -> Observation | None:
+        """Read what HAProxy has while work goes on; None while a plan is in flight or nothing was ever written."""
+        if self._desired is None or self._actual is None:
+            return None
+        writes = self._writes
+        return Observation(writes, await read_state(self._client))
+
+    async def repair(self, observation: Observation) -> bool:
+        """Mend what an observation shows to differ from what was written, and delete servers that have retired.
+
+        Gives False when the observation is worth nothing because something was written meanwhile.
+        """
+        if observation.writes != self._writes or self._actual is None:
+            return False
+        self._actual = observation.state
         drift = self._plan()
-        if drift and written:
+        if drift:
             log.warning("HAProxy differs from what was written, repairing", extra={"plan": _summary(drift)})
             for operation in drift.operations:
                 self._metrics.drift_repaired.labels(kind=type(operation).__name__).inc()
             if drift.transaction is not None:
                 self._metrics.drift_repaired.labels(kind="Section").inc()
-        await self.apply()
+            await self.apply()
         await self._delete_retired()
+        return True
 
     async def watch_process(self) -> bool:
         """Tell whether HAProxy is another process than before; what is known of the old one is forgotten."""
@@ -176,6 +161,7 @@ class Reconciler:
     async def _execute(self, plan: Plan) -> None:
         assert self._desired is not None and self._actual is not None and self._executor is not None
         actual, self._actual = self._actual, None
+        self._writes += 1
         log.debug("applying plan", extra={"plan": str(plan)})
         mismatches = await self._executor.apply_operations(plan.operations, actual)
         for operation in plan.operations:
@@ -196,12 +182,14 @@ class Reconciler:
         if mismatches or plan.transaction is not None:
             await self._read()
         else:
-            self._actual = _after(plan, self._desired.state, actual)
+            self._actual = _after(self._desired.state, actual)
 
     async def _delete_retired(self) -> None:
         assert self._desired is not None and self._actual is not None and self._executor is not None
-        gone = await self._executor.delete_retired(list(retired_servers(self._desired.state, self._actual)))
+        retired = list(retired_servers(self._desired.state, self._actual))
+        gone = await self._executor.delete_retired(retired)
         if gone:
+            self._writes += 1
             servers = {slot: dict(there) for slot, there in self._actual.servers.items()}
             for slot, name in gone:
                 del servers[slot][name]
@@ -209,8 +197,8 @@ class Reconciler:
             self._actual = State(actual.sections, actual.tables, servers, actual.lua)
 
 
-def _after(plan: Plan, desired: State, actual: State) -> State:
-    """Give the state after the plan's operations, all read back: the desired one, and servers that wait for deletion."""
+def _after(desired: State, actual: State) -> State:
+    """Give the state after a plan that was read back: the desired one, with the servers that wait for deletion."""
     servers = dict(desired.servers)
     for slot, there in actual.servers.items():
         kept = {

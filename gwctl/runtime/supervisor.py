@@ -1,7 +1,7 @@
 """The process: starts the source, the reconciler and the health server, and keeps them going until it is cancelled.
 
-Three tasks feed one worker through a queue: the source's batches, a look at HAProxy's process every second, and a
-repair at long intervals. Only the worker talks to HAProxy about changes.
+Three tasks feed one worker: the source's batches, a look at HAProxy's process every second, and at longer intervals an
+observation of all that HAProxy has, which goes on beside the work. Only the worker writes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gwctl.providers.source import Source
 from gwctl.runtime.config import Config
 from gwctl.runtime.health import Health, serve_health
 from gwctl.runtime.metrics import Metrics
-from gwctl.runtime.reconciler import NotConverging, Reconciler
+from gwctl.runtime.reconciler import NotConverging, Observation, Reconciler
 from gwctl.runtime.source import open_source
 
 log = logging.getLogger(__name__)
@@ -38,8 +38,9 @@ class Pending:
     changes: dict[Ref, Resource | None] = field(default_factory=dict)
     invalid: tuple[Invalid, ...] = ()
     started: float | None = None
-    repair: bool = False
+    retry: bool = False
     watch: bool = False
+    observation: Observation | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -61,8 +62,8 @@ async def run(config: Config) -> None:
         pending = Pending()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_pump(open_source(config), pending))
-            tasks.create_task(_tick(pending, "watch", _PROCESS_SECONDS))
-            tasks.create_task(_tick(pending, "repair", config.resync_interval))
+            tasks.create_task(_watch_process(pending))
+            tasks.create_task(_observe(reconciler, pending, config.resync_interval))
             tasks.create_task(_work(reconciler, pending, metrics, health))
 
 
@@ -88,11 +89,22 @@ async def _pump(source: Source, pending: Pending) -> None:
         pending.wake.set()
 
 
-async def _tick(pending: Pending, what: str, seconds: float) -> None:
+async def _watch_process(pending: Pending) -> None:
+    while True:
+        await asyncio.sleep(_PROCESS_SECONDS)
+        pending.watch = True
+        pending.wake.set()
+
+
+async def _observe(reconciler: Reconciler, pending: Pending, seconds: float) -> None:
     while True:
         await asyncio.sleep(seconds)
-        setattr(pending, what, True)
-        pending.wake.set()
+        try:
+            pending.observation = await reconciler.observe()
+        except DataPlaneError as error:
+            log.warning("cannot check what HAProxy has", extra={"error": str(error)})
+        else:
+            pending.wake.set()
 
 
 async def _work(reconciler: Reconciler, pending: Pending, metrics: Metrics, health: Health) -> None:
@@ -107,7 +119,7 @@ async def _work(reconciler: Reconciler, pending: Pending, metrics: Metrics, heal
             metrics.dataplane_errors.labels(kind=type(error).__name__).inc()
             log.error("applying failed, trying again", extra={"error": str(error), "seconds": delay})
             reconciler.forget()
-            pending.repair = True
+            pending.retry = True
             await asyncio.sleep(delay)
             delay = min(delay * 2, _LONGEST_RETRY_SECONDS)
             pending.wake.set()
@@ -116,21 +128,19 @@ async def _work(reconciler: Reconciler, pending: Pending, metrics: Metrics, heal
 async def _work_once(reconciler: Reconciler, pending: Pending, metrics: Metrics, health: Health) -> None:
     started, pending.started = pending.started, None
     watch, pending.watch = pending.watch, False
-    repair, pending.repair = pending.repair, False
     if started is not None:
         changes, pending.changes = pending.changes, {}
         reconciler.update(changes)
     if not reconciler.has_resources:
         return
-    if watch and not await reconciler.watch_process():
-        watch = False
-    if repair:
-        await reconciler.repair()
-    elif started is not None or watch:
+    restarted = watch and await reconciler.watch_process()
+    if started is not None or restarted or pending.retry:
         await reconciler.apply()
-    else:
-        return
-    if started is not None:
-        metrics.event_to_applied.observe(time.perf_counter() - started)
-    reconciler.report(pending.invalid)
-    health.set_ready()
+        pending.retry = False
+        if started is not None:
+            metrics.event_to_applied.observe(time.perf_counter() - started)
+        reconciler.report(pending.invalid)
+        health.set_ready()
+    observation, pending.observation = pending.observation, None
+    if observation is not None:
+        await reconciler.repair(observation)

@@ -56,9 +56,7 @@ class Snapshot:
     services: MappingProxyType[Ref, Service] = field(default_factory=_empty)
     endpoint_slices: MappingProxyType[Ref, EndpointSlice] = field(default_factory=_empty)
     namespaces: MappingProxyType[Ref, Namespace] = field(default_factory=_empty)
-    _slices: MappingProxyType[Ref, tuple[EndpointSlice, ...]] = field(
-        default_factory=_empty, compare=False, repr=False
-    )
+    _slices: MappingProxyType[Ref, tuple[EndpointSlice, ...]] = field(default_factory=_empty, compare=False, repr=False)
     _grants: MappingProxyType[str, tuple[ReferenceGrant, ...]] = field(
         default_factory=_empty, compare=False, repr=False
     )

@@ -204,9 +204,7 @@ def test_path_that_an_api_server_refuses(kind: str, path: str, message: str) -> 
     assert any(message in text for _, text in found)
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/a;b", "/a%20b", "/%C3%BC", "/a:b@c,d=e$f&g!h'(i)*+", "/.a", "/a..", "/~"]
-)
+@pytest.mark.parametrize("path", ["/", "/a;b", "/a%20b", "/%C3%BC", "/a:b@c,d=e$f&g!h'(i)*+", "/.a", "/a..", "/~"])
 def test_path_that_an_api_server_takes(path: str) -> None:
     spec = {"rules": [{"matches": [{"path": {"type": "Exact", "value": path}}]}]}
     assert read_route(json.dumps(spec)).spec.rules[0].matches[0].path.value == path
@@ -344,9 +342,7 @@ def test_gateway_that_an_api_server_refuses(more: str, field: str) -> None:
 
 
 def test_unknown_fields_are_reported_and_the_resource_stands() -> None:
-    result = parse_resource(
-        route("{hostname: a.com, rules: [{match: [], backendRefs: [{name: s, port: 1}]}]}")
-    )
+    result = parse_resource(route("{hostname: a.com, rules: [{match: [], backendRefs: [{name: s, port: 1}]}]}"))
     assert isinstance(result.resource, HTTPRoute)
     assert result.resource.spec.hostnames == ()
     found = {(item.field, item.message, item.reason) for item in result.invalid}
@@ -374,9 +370,7 @@ def test_null_is_an_absent_field() -> None:
     assert result.invalid == ()
     assert isinstance(result.resource, HTTPRoute)
     assert result.resource.spec.rules[0].backend_refs[0].weight == 1
-    assert fields(route("{rules: [{backendRefs: [{name: null, port: 80}]}]}")) == [
-        "spec.rules[0].backendRefs[0].name"
-    ]
+    assert fields(route("{rules: [{backendRefs: [{name: null, port: 80}]}]}")) == ["spec.rules[0].backendRefs[0].name"]
 
 
 def test_creation_time_from_text_and_from_yaml() -> None:
@@ -579,11 +573,7 @@ FIELDS = st.sampled_from(
     ]
 )
 LIKELY = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-1, 70000)
-    | st.text(max_size=5)
-    | st.sampled_from(["a", "/", "Exact"]),
+    st.none() | st.booleans() | st.integers(-1, 70000) | st.text(max_size=5) | st.sampled_from(["a", "/", "Exact"]),
     lambda children: st.lists(children, max_size=3) | st.dictionaries(FIELDS | st.text(max_size=2), children),
     max_leaves=30,
 )

@@ -30,18 +30,14 @@ spec:
 )
 
 
-def route(
-    parents: str, *, more: str = "", name: str = "r", namespace: str = "default", kind: str = "HTTPRoute"
-) -> str:
+def route(parents: str, *, more: str = "", name: str = "r", namespace: str = "default", kind: str = "HTTPRoute") -> str:
     return (
         f"{{kind: {kind}, metadata: {{name: {name}, namespace: {namespace}}}, "
         f"spec: {{parentRefs: {parents}{more}}}}}\n---\n"
     )
 
 
-def where(
-    graph: Graph, name: str = "r", namespace: str = "default"
-) -> list[tuple[int, str, tuple[str, ...]]]:
+def where(graph: Graph, name: str = "r", namespace: str = "default") -> list[tuple[int, str, tuple[str, ...]]]:
     node = graph.routes[Ref("HTTPRoute", namespace, name)]
     return [(item.parent, item.listener.listener, item.hostnames) for item in node.attachments]
 
@@ -198,7 +194,5 @@ def test_several_tcp_routes_the_oldest_serves_and_all_are_counted() -> None:
         ("*.a.com", ("X.A.com",), ("x.a.com",)),
     ],
 )
-def test_intersection_of_hostnames(
-    listener: str, route_names: tuple[str, ...], expected: tuple[str, ...]
-) -> None:
+def test_intersection_of_hostnames(listener: str, route_names: tuple[str, ...], expected: tuple[str, ...]) -> None:
     assert intersect_hostnames(listener, route_names) == expected

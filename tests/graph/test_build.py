@@ -68,15 +68,11 @@ PARENTS = st.lists(
     max_size=2,
     unique_by=lambda item: (item["name"], item.get("namespace")),
 )
-RULES = st.lists(
-    maybe({"backendRefs": BACKENDS}, timeouts=st.just({"request": "1s"})), min_size=1, max_size=2
-)
+RULES = st.lists(maybe({"backendRefs": BACKENDS}, timeouts=st.just({"request": "1s"})), min_size=1, max_size=2)
 HTTP_ROUTES = manifest(
     "HTTPRoute", maybe({"parentRefs": PARENTS, "rules": RULES}, hostnames=st.lists(HOSTS, max_size=2))
 )
-TCP_ROUTES = manifest(
-    "TCPRoute", some(parentRefs=PARENTS, rules=st.tuples(some(backendRefs=BACKENDS)).map(list))
-)
+TCP_ROUTES = manifest("TCPRoute", some(parentRefs=PARENTS, rules=st.tuples(some(backendRefs=BACKENDS)).map(list)))
 SERVICES = manifest(
     "Service",
     maybe(
@@ -98,9 +94,7 @@ SLICES = some(
     metadata=some(name=NAMES, labels=NAMES.map(lambda name: {"kubernetes.io/service-name": name})),
     addressType=st.just("IPv4"),
     ports=st.sampled_from([[{"name": "p", "port": 8080}], [{"name": "q", "port": 8081}]]),
-    endpoints=st.lists(
-        st.sampled_from([{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"]}]), max_size=2
-    ),
+    endpoints=st.lists(st.sampled_from([{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"]}]), max_size=2),
 )
 SPACES = some(
     kind=st.just("Namespace"),
@@ -164,9 +158,7 @@ def assert_same(one: Graph, other: Graph) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(RESOURCES, max_size=12), BATCHES)
-def test_incremental_build_equals_a_full_one(
-    start: list[Resource], batches: list[list[tuple[Resource, bool]]]
-) -> None:
+def test_incremental_build_equals_a_full_one(start: list[Resource], batches: list[list[tuple[Resource, bool]]]) -> None:
     snapshot = Snapshot.of([*BASE, *start])
     graph = build_graph(snapshot, CONTROLLER)
     assert graph.changed_routes is None

@@ -40,9 +40,7 @@ def test_slices_are_merged_sorted_and_each_endpoint_is_there_once() -> None:
 def test_ports_are_joined_by_name_not_by_number() -> None:
     others = "{name: b, port: 80}, {port: 70}, {name: a}, {name: a, port: 71, protocol: UDP}"
     ports = f"[{others}, {{name: a, port: 9090}}]"
-    assert endpoints_of(slice_of("x", "[{addresses: [10.0.0.1]}]", ports=ports)) == (
-        Endpoint("10.0.0.1", 9090),
-    )
+    assert endpoints_of(slice_of("x", "[{addresses: [10.0.0.1]}]", ports=ports)) == (Endpoint("10.0.0.1", 9090),)
 
 
 def test_port_without_name() -> None:
@@ -88,9 +86,7 @@ def test_when_all_leave_those_that_serve_still_take_requests() -> None:
 
 
 def test_ready_in_one_slice_and_leaving_in_another_is_ready() -> None:
-    slices = slice_of("x", f"[{{addresses: [10.0.0.1], {LEAVING}}}]") + slice_of(
-        "y", "[{addresses: [10.0.0.1]}]"
-    )
+    slices = slice_of("x", f"[{{addresses: [10.0.0.1], {LEAVING}}}]") + slice_of("y", "[{addresses: [10.0.0.1]}]")
     assert endpoints_of(slices) == (Endpoint("10.0.0.1", 8080),)
 
 

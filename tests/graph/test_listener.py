@@ -11,9 +11,7 @@ from gwctl.graph.node import Graph
 from tests.graph.manifests import CLASS, graph_of, only_problem, reasons
 
 
-def gateway(
-    listeners: str, *, name: str = "gw", more: str = "", created: str = "2026-01-01T00:00:00Z"
-) -> str:
+def gateway(listeners: str, *, name: str = "gw", more: str = "", created: str = "2026-01-01T00:00:00Z") -> str:
     return (
         f"{{kind: Gateway, metadata: {{name: {name}, creationTimestamp: '{created}'}}, "
         f"spec: {{gatewayClassName: gwctl, listeners: {listeners}{more}}}}}\n---\n"
@@ -57,8 +55,7 @@ def test_listener_says_what_it_is() -> None:
 def test_class_with_parameters_takes_its_gateways_down() -> None:
     graph = graph_of(
         "{kind: GatewayClass, metadata: {name: gwctl}, spec: {controllerName: example.com/gwctl, "
-        "parametersRef: {group: g.io, kind: K, name: n}}}\n---\n"
-        + gateway("[{name: a, port: 80, protocol: HTTP}]")
+        "parametersRef: {group: g.io, kind: K, name: n}}}\n---\n" + gateway("[{name: a, port: 80, protocol: HTTP}]")
     )
     assert reasons(graph) == [
         ("gw", "spec.gatewayClassName", "Accepted", "InvalidParameters"),
@@ -95,9 +92,7 @@ def test_address_of_another_type_is_refused(kind: str) -> None:
     ],
 )
 def test_unsupported_protocol_takes_down_its_listener_only(listener: str, message: str) -> None:
-    graph = graph_of(
-        CLASS + gateway(f"[{{name: a, port: 80, protocol: HTTP}}, {{name: b, port: 443, {listener[1:]}]")
-    )
+    graph = graph_of(CLASS + gateway(f"[{{name: a, port: 80, protocol: HTTP}}, {{name: b, port: 443, {listener[1:]}]"))
     found = only_problem(graph)
     assert (found.field, found.reason, found.message) == (
         "spec.listeners[1].protocol",
@@ -222,9 +217,7 @@ def test_overlap_of_addresses(one: tuple[str, ...], other: tuple[str, ...], over
 
 def test_kinds_that_a_listener_cannot_take_are_told_and_the_others_count() -> None:
     kinds = "[{kind: HTTPRoute}, {kind: TCPRoute}, {group: x.io, kind: HTTPRoute}]"
-    graph = graph_of(
-        CLASS + gateway(f"[{{name: a, port: 80, protocol: HTTP, allowedRoutes: {{kinds: {kinds}}}}}]")
-    )
+    graph = graph_of(CLASS + gateway(f"[{{name: a, port: 80, protocol: HTTP, allowedRoutes: {{kinds: {kinds}}}}}]"))
     assert reasons(graph) == [
         ("gw", "spec.listeners[0].allowedRoutes.kinds[1]", "ResolvedRefs", "InvalidRouteKinds"),
         ("gw", "spec.listeners[0].allowedRoutes.kinds[2]", "ResolvedRefs", "InvalidRouteKinds"),

@@ -38,10 +38,7 @@ spec:
 
 
 def route(rules: str) -> str:
-    return (
-        "{kind: HTTPRoute, metadata: {name: r}, "
-        f"spec: {{parentRefs: [{{name: gw}}], rules: {rules}}}}}\n---\n"
-    )
+    return f"{{kind: HTTPRoute, metadata: {{name: r}}, spec: {{parentRefs: [{{name: gw}}], rules: {rules}}}}}\n---\n"
 
 
 def node_of(graph: Graph) -> RouteNode:
@@ -245,8 +242,7 @@ def test_message_of_a_bad_regular_expression_is_that_of_pcre2() -> None:
 
 def test_default_gateways_are_told_and_the_route_stands() -> None:
     graph = graph_of(
-        GATEWAY
-        + "{kind: HTTPRoute, metadata: {name: r}, spec: {parentRefs: [{name: gw}], useDefaultGateways: All}}"
+        GATEWAY + "{kind: HTTPRoute, metadata: {name: r}, spec: {parentRefs: [{name: gw}], useDefaultGateways: All}}"
     )
     assert reasons(graph) == [("r", "spec.useDefaultGateways", "PartiallyInvalid", "UnsupportedValue")]
     assert len(node_of(graph).attachments) == 1
@@ -255,9 +251,7 @@ def test_default_gateways_are_told_and_the_route_stands() -> None:
 def test_problems_are_sorted_and_name_their_field() -> None:
     graph = graph_of(
         GATEWAY
-        + route(
-            "[{backendRefs: [{name: z, port: 1}, {name: y, port: 1}]}, {backendRefs: [{name: x, port: 1}]}]"
-        )
+        + route("[{backendRefs: [{name: z, port: 1}, {name: y, port: 1}]}, {backendRefs: [{name: x, port: 1}]}]")
     )
     assert [item.field for item in graph.problems] == [
         "spec.rules[0].backendRefs[0].name",

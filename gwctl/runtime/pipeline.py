@@ -1,0 +1,45 @@
+"""All pure steps as one: changed resources in; out come graph, routing and tables, each built upon the last.
+
+The offline commands run this very code, so what they print is what the controller does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gwctl.api.parse import Resource
+from gwctl.api.ref import Ref
+from gwctl.graph.build import build_graph
+from gwctl.graph.node import Graph, Problem
+from gwctl.haproxy.table import Tables, compile_tables
+from gwctl.routing.virtualhost import Routing, build_routing
+from gwctl.snapshot.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The values of every pure step, each built from the one before."""
+
+    snapshot: Snapshot
+    graph: Graph
+    routing: Routing
+    tables: Tables
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """All that users must fix, as far as resources parse."""
+        return (*self.graph.problems, *self.tables.problems)
+
+
+def advance(pipeline: Pipeline | None, changes: Mapping[Ref, Resource | None], controller_name: str) -> Pipeline:
+    """Take changes through all pure steps."""
+    if pipeline is None:
+        snapshot = Snapshot.of(resource for resource in changes.values() if resource is not None)
+        graph = build_graph(snapshot, controller_name)
+        routing = build_routing(graph)
+        return Pipeline(snapshot, graph, routing, compile_tables(routing))
+    snapshot = pipeline.snapshot.apply(changes)
+    graph = build_graph(snapshot, controller_name, pipeline.graph, frozenset(changes))
+    routing = build_routing(graph, pipeline.routing)
+    return Pipeline(snapshot, graph, routing, compile_tables(routing, pipeline.tables))

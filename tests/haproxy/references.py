@@ -1,0 +1,50 @@
+"""Checks that every reference in the tables leads somewhere, with a reader of rows of its own."""
+
+from __future__ import annotations
+
+import re
+
+from gwctl.haproxy.names import Table
+from gwctl.haproxy.state import State
+
+
+def check_references(state: State) -> None:
+    """Assert that no row names a row, a slot or a virtual host that is not there."""
+    tables = state.tables
+    known = set(tables[Table.HOSTS].values())
+    paths = (Table.PATHS_EXACT, Table.PATHS_REGEX, Table.PATHS_PREFIX)
+    reached = set()
+    for table in paths:
+        for key, value in tables[table].items():
+            host = key if table is Table.PATHS_REGEX else key.partition("%2F")[0]
+            if host in known:
+                reached.add(host)
+                _check_entry(state, value, f"{table} {key}")
+    for frontend, value in tables[Table.TCP].items():
+        _check_target(state, value.split("|")[0], f"tcp {frontend}")
+    for key, slot in tables[Table.SERVICES].items():
+        assert re.fullmatch(r"gwctl-(http|tcp)-\d+", slot), (key, slot)
+
+
+def _check_entry(state: State, value: str, where: str) -> None:
+    if value.startswith("~"):
+        group, _, shorter = value[1:].partition(">")
+        assert group in state.tables[Table.GROUPS], f"{where} names group {group}"
+        if shorter:
+            assert shorter in state.tables[Table.PATHS_PREFIX], f"{where} hands on to {shorter}"
+        for rule in state.tables[Table.GROUPS][group].split("&"):
+            _check_entry(state, rule.partition("?")[2], f"group {group}")
+        return
+    target, rule, headers, redirect = value.split("|")
+    assert rule, where
+    if headers:
+        assert headers in state.tables[Table.REQUEST_HEADERS], f"{where} names headers {headers}"
+    if redirect:
+        assert redirect in state.tables[Table.REDIRECTS], f"{where} names redirect {redirect}"
+    _check_target(state, target, where)
+
+
+def _check_target(state: State, target: str, where: str) -> None:
+    shares = [part.partition(":")[2] for part in target[1:].split("+")] if target.startswith("*") else [target]
+    for share in shares:
+        assert share in ("!", "-") or share in state.tables[Table.SERVICES], f"{where} names Service {share}"

@@ -1,0 +1,120 @@
+"""Plans: empty for equal states, right in the end, and consistent at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gwctl.haproxy.names import Table
+from gwctl.haproxy.plan import Plan, RemoveRow, RemoveServer, SetRow, SetServer, diff
+from gwctl.haproxy.state import State
+from gwctl.routing.matcher import find_rule
+from gwctl.routing.virtualhost import FrontendKey
+from tests.haproxy.references import check_references
+from tests.manifests import (
+    Manifest,
+    endpoints,
+    gateway,
+    gateway_class,
+    random_listeners,
+    random_request,
+    random_routes,
+    service,
+)
+from tests.pipeline import NOTHING, build_pipeline, desired_state
+
+SERVICES = ["s1", "s2", "s3"]
+
+
+def cluster(random: Random, listeners: list[Manifest]) -> list[Manifest]:
+    manifests = [gateway_class(), gateway(listeners), *random_routes(random, [*SERVICES, "missing"], 6)]
+    for name in SERVICES:
+        addresses = [(f"10.0.0.{random.randint(1, 4)}", 8080) for _ in range(random.randint(0, 3))]
+        manifests += [service(name), *endpoints(name, sorted(set(addresses)))]
+    return manifests
+
+
+def states(plan: Plan, actual: State) -> Iterator[State]:
+    """Yield the state after each operation, and after the transaction."""
+    tables = {table: dict(actual.tables.get(table, {})) for table in Table}
+    servers = {slot: dict(there) for slot, there in actual.servers.items()}
+    for operation in plan.operations:
+        match operation:
+            case SetRow(table, key, value, existing):
+                assert (key in tables[table]) == existing
+                tables[table][key] = value
+            case RemoveRow(table, key):
+                del tables[table][key]
+            case SetServer(slot, name, server, existing):
+                assert (name in servers.get(slot, {})) == existing
+                servers.setdefault(slot, {})[name] = server
+            case RemoveServer(slot, name):
+                del servers[slot][name]
+        yield State(actual.sections, tables, {slot: there for slot, there in servers.items() if there}, actual.lua)
+    if plan.transaction is not None:
+        yield plan.transaction.state
+
+
+def without_empty(state: State) -> State:
+    servers = {slot: there for slot, there in state.servers.items() if there}
+    return State(state.sections, {table: state.tables.get(table, {}) for table in Table}, servers, state.lua)
+
+
+@settings(deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_diff_of_equal_states_is_empty(random: Random) -> None:
+    state = desired_state(build_pipeline(cluster(random, random_listeners(random, 80)))).state
+    assert not diff(state, state)
+
+
+@settings(deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_first_start_is_one_transaction(random: Random) -> None:
+    desired = desired_state(build_pipeline(cluster(random, random_listeners(random, 80)))).state
+    plan = diff(desired, NOTHING)
+    assert not plan.operations
+    assert plan.transaction is not None and plan.transaction.reasons == ("first start",)
+    assert plan.transaction.state == desired
+
+
+@settings(deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_a_change_of_routes_reaches_the_desired_state_and_every_step_is_consistent(random: Random) -> None:
+    listeners = random_listeners(random, 80)
+    before = desired_state(build_pipeline(cluster(random, listeners)))
+    after = build_pipeline(cluster(random, listeners))
+    desired = desired_state(after, before.state, before).state
+    plan = diff(desired, before.state)
+    assert plan.transaction is None
+    reached = before.state
+    for reached in states(plan, before.state):
+        check_references(reached)
+    assert without_empty(reached) == without_empty(desired)
+    assert not diff(desired, reached)
+
+
+@settings(deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_tables_do_not_depend_on_the_order_of_resources(random: Random) -> None:
+    manifests = cluster(random, random_listeners(random, 80))
+    shuffled = random.sample(manifests, len(manifests))
+    one, other = (desired_state(build_pipeline(order)).state for order in (manifests, shuffled))
+    assert one == other
+
+
+@settings(deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_the_rows_answer_what_the_reference_matcher_answers(random: Random) -> None:
+    from gwctl.haproxy.lookup import look_up
+
+    pipeline = build_pipeline(cluster(random, random_listeners(random, 80)))
+    state = desired_state(pipeline).state
+    for _ in range(20):
+        request = random_request(random)
+        verdict = find_rule(pipeline.routing, FrontendKey("default", "gateway", 80), request)
+        outcome = look_up(state.tables, "gwctl.default.gateway.80", request)
+        expected = verdict.candidate.rule.name if verdict.candidate else None
+        assert outcome.rule == expected, (request, verdict)

@@ -1,0 +1,93 @@
+"""An HTTP/1.1 client that sends exactly the bytes it is given; ordinary clients normalise paths and headers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from gwctl.routing.request import Request
+
+
+@dataclass(frozen=True)
+class Response:
+    """A response; header names are in lower case, of equal names the last counts."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON, which is what `EchoBackend` answers with."""
+        return json.loads(self.body)
+
+
+class Connection:
+    """One kept-alive connection; it opens itself again after the server has closed it."""
+
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self.address = (host, port)
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def send(self, request: Request) -> Response:
+        """Send a request and read its response. Raises OSError or EOFError when the connection breaks."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(*self.address)
+        reader, writer = self._streams
+        try:
+            writer.write(_render(request))
+            response = await _read(reader, request.method)
+        except BaseException:
+            await self.close()
+            raise
+        if response.headers.get("connection", "").lower() == "close":
+            await self.close()
+        return response
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+async def fetch(port: int, request: Request) -> Response:
+    """Send one request on a connection of its own."""
+    async with Connection(port) as connection:
+        return await connection.send(request)
+
+
+def _render(request: Request) -> bytes:
+    target = request.path + (f"?{request.query}" if request.query else "")
+    lines = [f"{request.method} {target} HTTP/1.1", f"host: {request.host}"]
+    lines += [f"{name}: {value}" for name, value in request.headers]
+    if request.method in ("POST", "PUT"):
+        lines.append("content-length: 0")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+async def _read(reader: asyncio.StreamReader, method: str) -> Response:
+    head = await reader.readuntil(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
+    status = int(first.split(" ")[1])
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    body = b""
+    if method == "HEAD" or status in (204, 304):
+        pass
+    elif headers.get("transfer-encoding", "").lower() == "chunked":
+        while size := int(await reader.readline(), 16):
+            body += (await reader.readexactly(size + 2))[:-2]
+        await reader.readline()
+    else:
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+    return Response(status, headers, body)

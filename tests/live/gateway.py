@@ -1,0 +1,130 @@
+"""gwctl itself, running in the test's process upon a folder of manifests and a real HAProxy."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+import yaml
+
+from gwctl.routing.request import Request
+from gwctl.runtime.config import Config
+from gwctl.runtime.supervisor import run
+from tests.harness import DataPlane, free_port
+from tests.http1 import Response, fetch
+from tests.manifests import Manifest
+
+DEADLINE_SECONDS = 30.0
+
+
+class Gwctl:
+    """``gwctl run`` as an asynchronous context manager; ready when it is entered."""
+
+    def __init__(self, dataplane: DataPlane, folder: Path, *manifests: Manifest, slots: int = 16) -> None:
+        self.dataplane = dataplane
+        self.folder = folder
+        self.folder.mkdir(exist_ok=True)
+        self._health_port = free_port()
+        self._slots = slots
+        self._task: asyncio.Task[None] | None = None
+        self.write("manifests.yaml", manifests)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start and wait until ready."""
+        config = Config(
+            source=f"file:{self.folder}",
+            dataplane_url=self.dataplane.url,
+            dataplane_username=self.dataplane.username,
+            dataplane_password=self.dataplane.password,
+            metrics_address=f"127.0.0.1:{self._health_port}",
+            http_slots=self._slots,
+            tcp_slots=4,
+            resync_interval=1,
+        )
+        self._task = asyncio.create_task(run(config))
+        await self.wait_until_ready()
+
+    async def stop(self) -> None:
+        """Stop as a signal would."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+
+    async def wait_until_ready(self) -> None:
+        """Wait for /readyz."""
+        assert self._task is not None
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._health_port}") as client:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while True:
+                    if self._task.done():
+                        await self._task
+                    try:
+                        if (await client.get("/readyz")).is_success:
+                            return
+                    except httpx.TransportError:
+                        pass
+                    await asyncio.sleep(0.01)
+
+    async def metrics(self) -> str:
+        """Read /metrics."""
+        async with httpx.AsyncClient() as client:
+            return (await client.get(f"http://127.0.0.1:{self._health_port}/metrics")).text
+
+    def write(self, name: str, manifests: Iterable[Manifest]) -> None:
+        """Write a file of manifests, in one atomic step."""
+        new = self.folder / f".{name}.new"
+        new.write_text(yaml.safe_dump_all(list(manifests), allow_unicode=True), encoding="utf-8")
+        new.replace(self.folder / name)
+
+    async def apply(self, name: str, manifests: Iterable[Manifest]) -> None:
+        """Write a file of manifests and wait until gwctl has applied it and read it back."""
+        before = await self._applied()
+        self.write(name, manifests)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while await self._applied() == before:  # noqa: ASYNC110 (another process would be asked the same way)
+                await asyncio.sleep(0.005)
+
+    async def _applied(self) -> str:
+        found = re.search(r"^gwctl_event_to_applied_seconds_count (.*)$", await self.metrics(), re.MULTILINE)
+        assert found is not None
+        return found[1]
+
+    def remove(self, name: str) -> None:
+        """Delete a file of manifests."""
+        (self.folder / name).unlink()
+
+
+async def wait_for(port: int, request: Request, *, status: int, backend: str = "") -> Response:
+    """Send a request until the answer has this status and comes from this backend."""
+    response: Response | None = None
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while True:
+                try:
+                    response = await fetch(port, request)
+                except (OSError, EOFError):
+                    response = None
+                if response is not None and response.status == status and backend in ("", _name_of(response)):
+                    return response
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        raise AssertionError(f"{request} was not answered {status} by {backend or 'anyone'}: {response}") from None
+
+
+def _name_of(response: Response) -> str:
+    return str(response.json()["name"]) if response.body else ""

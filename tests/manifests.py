@@ -1,0 +1,256 @@
+"""Random Gateway API manifests and requests that meet them, for properties and for the oracle.
+
+All choices come from one `random.Random`, so that Hypothesis can shrink them and a seed repeats them. The alphabets
+are small on purpose: hosts, paths, headers and parameters of different routes must collide.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from gwctl.routing.request import Request
+
+Manifest = dict[str, Any]
+
+GATEWAY_API = "gateway.networking.k8s.io/v1"
+CONTROLLER = "gwctl.io/gateway-controller"
+
+HOSTS = ("a.test", "x.a.test", "y.x.a.test", "b.test", "x.b.test")
+ROUTE_HOSTS = (*HOSTS, "*.a.test", "*.x.a.test", "*.test", "*.b.test")
+PATHS = ("/", "/a", "/a/b", "/a/b/c", "/ab", "/a;v=1", "/a%20b", "/a/b%2Cc", "/x.y~z", "/a'b", "/a/b/c/d")
+PATH_REGEXES = ("/a/[0-9]+", "/(a|x)/.*", ".*b", "/[^/]+", "/a.b", "/a/b|/x", "^/ab$", "/a/(?i)B")
+METHODS = ("GET", "POST", "DELETE")
+HEADER_NAMES = ("x-one", "X-Two", "x-three")
+HEADER_VALUES = ("1", "two words", "a;b", 'q"q', "back\\slash", "100%", "a,b", "=", "é")
+HEADER_REGEXES = ("[0-9]+", "two.*", "[^a]*", ".+", "(?i)A;B", "^1$", "a|a,b", "\\S+\\s\\S+")
+QUERY_NAMES = ("q", "Q", "q~x", "100%")
+QUERY_VALUES = ("1", "a b", "a+b", "100%", "é", "", "x=y")
+QUERY_REGEXES = ("[0-9]*", "a.b", ".*%", "[^1]+", "^$")
+
+
+def service(name: str, ports: dict[str, int] | int = 80, namespace: str = "default") -> Manifest:
+    """A Service; ``ports`` is one port or ports by name."""
+    named = {"": ports} if isinstance(ports, int) else ports
+    entries = [{"port": port, **({"name": key} if key else {})} for key, port in named.items()]
+    return _object("v1", "Service", name, namespace, {"ports": entries})
+
+
+def endpoints(
+    name: str, addresses: list[tuple[str, int]], namespace: str = "default", port_name: str = ""
+) -> list[Manifest]:
+    """EndpointSlices of a Service: one for each port in ``addresses``."""
+    slices = []
+    for port in sorted({port for _, port in addresses}):
+        meta = {
+            "name": f"{name}-{port}",
+            "namespace": namespace,
+            "labels": {"kubernetes.io/service-name": name},
+        }
+        slices.append(
+            {
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": meta,
+                "addressType": "IPv4",
+                "endpoints": [{"addresses": [address]} for address, at in addresses if at == port],
+                "ports": [{"port": port, **({"name": port_name} if port_name else {})}],
+            }
+        )
+    return slices
+
+
+def gateway_class(name: str = "haproxy", controller: str = CONTROLLER) -> Manifest:
+    """A GatewayClass of ours."""
+    return {
+        "apiVersion": GATEWAY_API,
+        "kind": "GatewayClass",
+        "metadata": {"name": name},
+        "spec": {"controllerName": controller},
+    }
+
+
+def gateway(
+    listeners: list[Manifest], name: str = "gateway", namespace: str = "default", address: str = "127.0.0.1"
+) -> Manifest:
+    """A Gateway bound to the loopback address alone."""
+    spec = {
+        "gatewayClassName": "haproxy",
+        "listeners": listeners,
+        "addresses": [{"type": "IPAddress", "value": address}],
+    }
+    return _object(GATEWAY_API, "Gateway", name, namespace, spec)
+
+
+def listener(name: str, port: int, hostname: str = "", protocol: str = "HTTP", **more: Any) -> Manifest:
+    """A listener that takes routes of every namespace."""
+    return {
+        "name": name,
+        "port": port,
+        "protocol": protocol,
+        "allowedRoutes": {"namespaces": {"from": "All"}},
+        **({"hostname": hostname} if hostname else {}),
+        **more,
+    }
+
+
+def http_route(
+    name: str,
+    rules: list[Manifest],
+    hostnames: tuple[str, ...] = (),
+    parents: tuple[Manifest, ...] = ({"name": "gateway"},),
+    namespace: str = "default",
+) -> Manifest:
+    """An HTTPRoute."""
+    spec: Manifest = {"parentRefs": list(parents), "rules": rules}
+    if hostnames:
+        spec["hostnames"] = list(hostnames)
+    return _object(GATEWAY_API, "HTTPRoute", name, namespace, spec)
+
+
+def tcp_route(name: str, backends: list[Manifest], parents: tuple[Manifest, ...] = ({"name": "gateway"},)) -> Manifest:
+    """A TCPRoute."""
+    spec = {"parentRefs": list(parents), "rules": [{"backendRefs": backends}]}
+    return _object(GATEWAY_API, "TCPRoute", name, "default", spec)
+
+
+def prefix_rule(path: str, *backends: Manifest, **more: Any) -> Manifest:
+    """A rule of one path prefix."""
+    return {
+        "matches": [{"path": {"type": "PathPrefix", "value": path}}],
+        "backendRefs": list(backends),
+        **more,
+    }
+
+
+def backend(name: str, port: int = 80, weight: int = 1) -> Manifest:
+    """A backendRef."""
+    return {"name": name, "port": port, "weight": weight}
+
+
+def _object(version: str, kind: str, name: str, namespace: str, spec: Manifest) -> Manifest:
+    meta = {"name": name, "namespace": namespace}
+    return {"apiVersion": version, "kind": kind, "metadata": meta, "spec": spec}
+
+
+def random_listeners(random: Random, port: int) -> list[Manifest]:
+    """One to three listeners of one port, with different hostnames."""
+    names = random.sample(["", "*.a.test", "x.a.test", "b.test"], random.randint(1, 3))
+    return [listener(f"l{index}", port, hostname) for index, hostname in enumerate(names)]
+
+
+def random_routes(random: Random, services: list[str], count: int) -> list[Manifest]:
+    """HTTPRoutes whose hosts, paths and conditions collide."""
+    return [_random_route(random, f"r{index:02d}", services) for index in range(count)]
+
+
+def _random_route(random: Random, name: str, services: list[str]) -> Manifest:
+    hostnames = tuple(random.sample(ROUTE_HOSTS, random.choice([0, 1, 1, 2])))
+    parent: Manifest = {"name": "gateway"}
+    if random.random() < 0.15:
+        parent["sectionName"] = random.choice(["l0", "l1"])
+    rules = [_random_rule(random, services) for _ in range(random.randint(1, 3))]
+    return http_route(name, rules, hostnames, (parent,))
+
+
+def _random_rule(random: Random, services: list[str]) -> Manifest:
+    matches = [_random_match(random) for _ in range(random.randint(0, 2))]
+    rule: Manifest = {"backendRefs": [backend(random.choice(services))]}
+    if matches:
+        rule["matches"] = matches
+    kind = random.random()
+    if kind < 0.15:
+        prefixes = [m.get("path", {"type": "PathPrefix"})["type"] for m in matches] in ([], ["PathPrefix"])
+        rule = {**rule, "filters": [_random_redirect(random, prefixes)]}
+        del rule["backendRefs"]
+    elif kind < 0.3:
+        rule["filters"] = [_random_header_filter(random)]
+    return rule
+
+
+def _random_match(random: Random) -> Manifest:
+    match: Manifest = {}
+    kind = random.random()
+    if kind < 0.35:
+        match["path"] = {"type": "Exact", "value": random.choice(PATHS)}
+    elif kind < 0.7:
+        match["path"] = {"type": "PathPrefix", "value": random.choice(PATHS) + random.choice(["", ""])}
+    elif kind < 0.85:
+        match["path"] = {"type": "RegularExpression", "value": random.choice(PATH_REGEXES)}
+    if random.random() < 0.25:
+        match["method"] = random.choice(METHODS)
+    if random.random() < 0.35:
+        names = random.sample(HEADER_NAMES, random.randint(1, 2))
+        match["headers"] = [_random_value(random, name, HEADER_VALUES[:-1], HEADER_REGEXES) for name in names]
+    if random.random() < 0.25:
+        match["queryParams"] = [_random_value(random, random.choice(QUERY_NAMES), QUERY_VALUES[:-2], QUERY_REGEXES)]
+    return match
+
+
+def _random_value(random: Random, name: str, values: tuple[str, ...], regexes: tuple[str, ...]) -> Manifest:
+    if random.random() < 0.4:
+        return {"name": name, "type": "RegularExpression", "value": random.choice(regexes)}
+    return {"name": name, "value": random.choice(values)}
+
+
+def _random_redirect(random: Random, prefixes: bool) -> Manifest:
+    redirect: Manifest = {"statusCode": random.choice([301, 302])}
+    if random.random() < 0.3:
+        redirect["scheme"] = random.choice(["http", "https"])
+    if random.random() < 0.3:
+        redirect["hostname"] = random.choice(["other.test", "b.test"])
+    if random.random() < 0.3:
+        redirect["port"] = random.choice([80, 443, 8443])
+    if random.random() < 0.3:
+        redirect["path"] = {
+            "type": "ReplaceFullPath",
+            "replaceFullPath": random.choice(["/", "/new", "/n;w/é x"]),
+        }
+    elif prefixes and random.random() < 0.6:
+        new = random.choice(["/", "/new", "/new/", "/n/w"])
+        redirect["path"] = {"type": "ReplacePrefixMatch", "replacePrefixMatch": new}
+    return {"type": "RequestRedirect", "requestRedirect": redirect}
+
+
+def _random_header_filter(random: Random) -> Manifest:
+    modifier: Manifest = {}
+    if random.random() < 0.7:
+        modifier["set"] = [{"name": "x-one", "value": random.choice(HEADER_VALUES[:-1])}]
+    if random.random() < 0.7:
+        modifier["add"] = [{"name": random.choice(["X-Added", "x-two"]), "value": random.choice(HEADER_VALUES[:-1])}]
+    if random.random() < 0.4 or not modifier:
+        modifier["remove"] = ["x-three"]
+    return {"type": "RequestHeaderModifier", "requestHeaderModifier": modifier}
+
+
+def random_request(random: Random) -> Request:
+    """A request that is likely to meet several of the random routes."""
+    host = random.choice([*HOSTS, "z.test", "other.org", "X.a.TEST", "a.test.", "a.test:8080"])
+    path = random.choice(PATHS)
+    if random.random() < 0.4:
+        path += random.choice(["/", "/x", "x", "/1", "/b", "/b/c"])
+    path = path.replace("//", "/")
+    headers = []
+    for name in HEADER_NAMES:
+        for _ in range(random.choice([0, 0, 1, 1, 2])):
+            value = random.choice(HEADER_VALUES).encode().decode("latin-1")
+            headers.append((random.choice([name, name.upper()]), value))
+    query = "&".join(
+        f"{_percent(random, name)}={_percent(random, random.choice(QUERY_VALUES))}"
+        for name in random.choices(QUERY_NAMES, k=random.choice([0, 0, 1, 2, 3]))
+    )
+    return Request(random.choice(METHODS), host, path, query, tuple(headers))
+
+
+def _percent(random: Random, text: str) -> str:
+    every = random.random() < 0.2
+    out = []
+    for byte in text.encode():
+        character = chr(byte)
+        if character == " " and random.random() < 0.5:
+            out.append("+")
+        elif not every and (character.isascii() and character.isalnum()):
+            out.append(character)
+        else:
+            out.append(f"%{byte:02x}")
+    return "".join(out)
