@@ -219,16 +219,11 @@ func (s *server) getRaw(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *server) postRaw(w http.ResponseWriter, r *http.Request) {
-	if !wants(w, r, "text/plain") {
+	text, ok := plain(w, r)
+	if !ok {
 		return
 	}
 	q := queryOf(r)
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		fail(w, err)
-		return
-	}
-	text := string(body)
 	if !strings.Contains(text, "\n") {
 		fail(w, badRequest("not a configuration: no line ends"))
 		return

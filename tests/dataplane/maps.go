@@ -158,6 +158,11 @@ func (s *server) addressed(next http.HandlerFunc) http.HandlerFunc {
 			fail(w, badRequest("the key must match "+keyInPath.String()))
 			return
 		}
+		if r.URL.RawPath == "" && strings.Contains(r.PathValue("key"), "%") {
+			// the real one would decode the key twice
+			fail(w, badRequest("a key with % needs a path in which some letter is escaped too"))
+			return
+		}
 		next(w, r)
 	}
 }

@@ -163,6 +163,9 @@ func plain(w http.ResponseWriter, r *http.Request) (string, bool) {
 		return "", false
 	}
 	body, err := io.ReadAll(r.Body)
+	if err == nil && len(body) == 0 {
+		err = badRequest("the body is empty")
+	}
 	if err != nil {
 		fail(w, err)
 		return "", false

@@ -27,9 +27,14 @@ func failTransaction(w http.ResponseWriter, err error) {
 }
 
 func (s *server) listTransactions(w http.ResponseWriter, r *http.Request) {
+	status := r.URL.Query().Get("status")
+	if status != "" && status != models.TransactionStatusInProgress && status != models.TransactionStatusFailed {
+		fail(w, badRequest("status is in_progress or failed"))
+		return
+	}
 	var list *models.Transactions
 	if err := s.withConfig(func(c configuration.Configuration) (err error) {
-		list, err = c.GetTransactions(r.URL.Query().Get("status"))
+		list, err = c.GetTransactions(status)
 		return err
 	}); err != nil {
 		fail(w, err)
