@@ -13,6 +13,7 @@ DataPlaneError
 from gwctl.dataplane.error import (
     AlreadyExists,
     DataPlaneError,
+    ForeignLua,
     NotFound,
     Refused,
     ReloadFailed,
@@ -24,6 +25,7 @@ from gwctl.dataplane.error import (
 __all__ = [
     "AlreadyExists",
     "DataPlaneError",
+    "ForeignLua",
     "NotFound",
     "Refused",
     "ReloadFailed",

@@ -47,6 +47,10 @@ class ReloadFailed(DataPlaneError):
     """HAProxy did not load the new configuration; the Data Plane API has put the last good one back."""
 
 
+class ForeignLua(DataPlaneError):
+    """The one place in HAProxy's configuration for Lua per thread is taken by somebody else's file."""
+
+
 class UnsupportedVersion(DataPlaneError):
     """HAProxy or the Data Plane API is older than what gwctl stands on."""
 

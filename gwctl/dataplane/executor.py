@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from gwctl.dataplane.client import Client
-from gwctl.dataplane.error import AlreadyExists, DataPlaneError, Refused, ReloadFailed, VersionConflict
+from gwctl.dataplane.error import AlreadyExists, DataPlaneError, ForeignLua, Refused, ReloadFailed, VersionConflict
 from gwctl.dataplane.reader import EMPTY_MAP, parse_servers, read_table
 from gwctl.haproxy.desired import is_pool_slot
 from gwctl.haproxy.names import Table
@@ -208,6 +208,9 @@ class Executor:
         path = f"{self.layout.general}/{lua_name(self.layout)}"
         options = dict(section.get("lua_options") or {})
         tuning = dict(section.get("tune_lua_options") or {})
+        loaded = str(options.get("load_per_thread", "")).rpartition("/")[2]
+        if loaded and not loaded.startswith("gwctl-"):
+            raise ForeignLua(f"HAProxy's global section already loads {loaded} with lua-load-per-thread: use lua-load")
         if options.get("load_per_thread") != path:
             options["load_per_thread"] = path
             tuning.setdefault("bool_sample_conversion", "normal")

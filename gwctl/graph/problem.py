@@ -8,7 +8,7 @@ serves nothing.
 from __future__ import annotations
 
 from gwctl.api.ref import Ref
-from gwctl.graph.node import Problem
+from gwctl.graph.node import ListenerKey, Problem
 
 ACCEPTED = "Accepted"
 CONFLICTED = "Conflicted"
@@ -37,6 +37,12 @@ def unsupported_gateway_field(gateway: Ref, field: str, message: str) -> Problem
 
 
 # Listeners
+
+
+def listener_not_programmed(key: ListenerKey, message: str) -> Problem:
+    """The data plane did not take the listener."""
+    gateway = Ref("Gateway", key.namespace, key.gateway)
+    return Problem(gateway, "spec.listeners", "Programmed", "Invalid", message, listener=key.listener)
 
 
 def unsupported_protocol(gateway: Ref, field: str, listener: str, message: str) -> Problem:

@@ -65,7 +65,7 @@ def build_state(
     else:
         sections = _build_sections(routing, layout, sizes)
     rows = {**tables.rows, Table.SERVICES: allocation}
-    return Desired(State(sections, rows, servers, lua_name(layout)), routing, sizes)
+    return Desired(State(sections, rows, servers, lua_name(layout), tables.changes), routing, sizes)
 
 
 def _servers_before(

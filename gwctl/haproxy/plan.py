@@ -171,20 +171,27 @@ def _reason(key: SectionKey, exists: bool) -> str:
 
 def _diff_runtime(desired: State, actual: State) -> Iterator[Operation]:
     yield from _diff_servers(desired, actual)
+    keys = {table: _differing_keys(table, desired, actual) for table in _ROW_ORDER}
     for table in _ROW_ORDER:
         wanted, there = desired.tables.get(table, {}), actual.tables.get(table, {})
-        if wanted is there or wanted == there:
-            continue
-        changed = [key for key, value in wanted.items() if there.get(key) != value]
-        for key in sorted(changed):
-            yield SetRow(table, key, wanted[key], key in there)
+        for key in keys[table]:
+            if key in wanted:
+                yield SetRow(table, key, wanted[key], key in there)
     for table in reversed(_ROW_ORDER):
-        wanted, there = desired.tables.get(table, {}), actual.tables.get(table, {})
-        if wanted is there or wanted == there:
-            continue
-        for key in sorted(there.keys() - wanted.keys(), reverse=True):
-            yield RemoveRow(table, key)
+        wanted = desired.tables.get(table, {})
+        for key in reversed(keys[table]):
+            if key not in wanted:
+                yield RemoveRow(table, key)
     yield from _remove_servers(desired, actual)
+
+
+def _differing_keys(table: Table, desired: State, actual: State) -> list[str]:
+    wanted, there = desired.tables.get(table, {}), actual.tables.get(table, {})
+    if wanted is there:
+        return []
+    change = desired.changes.get(table)
+    candidates = change.keys if change is not None and change.base is there else wanted.keys() | there.keys()
+    return sorted(key for key in candidates if wanted.get(key) != there.get(key))
 
 
 def _diff_servers(desired: State, actual: State) -> Iterator[Operation]:

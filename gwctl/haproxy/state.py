@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +14,13 @@ from gwctl.haproxy.names import Table
 
 Section = Mapping[str, Any]
 Rows = Mapping[str, str]
+
+
+class Change(NamedTuple):
+    """Says that rows differ from ``base`` at no other keys than ``keys``."""
+
+    base: Rows
+    keys: frozenset[str]
 
 
 class SectionKind(StrEnum):
@@ -50,13 +57,15 @@ class State:
     """What HAProxy has or should have.
 
     ``sections``: each as the Data Plane API's JSON with children. ``servers``: by slot, then by server name; a slot
-    without servers may be left out. ``lua``: the name of the Lua file that ``global`` loads.
+    without servers may be left out. ``lua``: the name of the Lua file that ``global`` loads. ``changes``: what is known of
+    how the tables came about, so that a difference to their base need not be searched for.
     """
 
     sections: Mapping[SectionKey, Section]
     tables: Mapping[Table, Rows]
     servers: Mapping[str, Servers]
     lua: str
+    changes: Mapping[Table, Change] = field(default_factory=dict, repr=False, compare=False)
 
 
 def server_name(address: str, port: int) -> str:

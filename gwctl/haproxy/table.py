@@ -23,7 +23,7 @@ from gwctl.haproxy.encoding import (
     encode_location_path,
 )
 from gwctl.haproxy.names import Table, frontend_name
-from gwctl.haproxy.state import Rows
+from gwctl.haproxy.state import Change, Rows
 from gwctl.routing.rule import Candidate, HeaderFilter, Match, PathKey, Redirect, Rule
 from gwctl.routing.virtualhost import FrontendKey, Paths, Routing, VirtualHost
 
@@ -45,11 +45,15 @@ _TABLE_OF = {"exact": Table.PATHS_EXACT, "regex": Table.PATHS_REGEX, "prefix": T
 
 @dataclass(frozen=True, slots=True)
 class PlaceRows:
-    """What one path of a virtual host needs: rows (its own last), Services by key, and the problems found."""
+    """What one path of a virtual host needs: rows (its own last), Services by key, and the problems found.
+
+    It ``is_open`` when requests may fit none of its rules, and so go on to a shorter prefix.
+    """
 
     rows: tuple[Row, ...]
     services: tuple[tuple[str, ServicePort], ...]
     problems: tuple[Problem, ...]
+    is_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +61,15 @@ class Tables:
     """All rows, but for ``services``, whose values are slots and so depend on what HAProxy has.
 
     ``services``: the Services in use, by their key in the rows.
-    ``places`` and ``uses`` (how many places need a row) are what the next compilation builds upon.
+    ``changes`` says which keys of a table may differ from the rows it was built upon. ``places``, ``open_places`` (by
+    host, those that may hand on) and ``uses`` (how many places need a row) are what the next compilation builds upon.
     """
 
     rows: Mapping[Table, Rows]
     services: Mapping[str, ServicePort]
+    changes: Mapping[Table, Change] = field(default_factory=dict, repr=False, compare=False)
     places: Mapping[Place, PlaceRows] = field(default_factory=dict, repr=False, compare=False)
+    open_places: Mapping[VirtualHost, frozenset[PathKey]] = field(default_factory=dict, repr=False, compare=False)
     uses: Mapping[tuple[Table, str], int] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -107,29 +114,31 @@ def compile_tables(routing: Routing, previous: Tables | None = None) -> Tables:
         dirty_hosts = {host for hosts in routing.hosts.values() for host in hosts.values()}
     else:
         builder = _Builder(routing, previous)
-        dirty = set(_dirty_places(routing, routing.changed, previous.places))
+        dirty = set(_dirty_places(routing, routing.changed, previous))
         dirty_hosts = {host for host, _ in routing.changed}
     for place in sorted(dirty):
         builder.compile(place)
     for host in sorted(dirty_hosts):
         builder.set_host(host)
+    builder.compile_tcp()
     return builder.build()
 
 
 class _Builder:
-    """Collects rows while counting how many places need each."""
+    """Collects rows while counting how many places need each. What is not touched stays the same object."""
 
     def __init__(self, routing: Routing, previous: Tables) -> None:
         self.routing = routing
+        self.previous = previous
         self.frontend_of = {node.key: key for key, frontend in routing.frontends.items() for node in frontend.listeners}
-        self.rows: dict[Table, dict[str, str]] = {
-            table: dict(previous.rows.get(table, {})) for table in Table if table is not Table.SERVICES
+        self.rows: dict[Table, Rows] = {
+            table: previous.rows.get(table, {}) for table in Table if table is not Table.SERVICES
         }
+        self.touched: dict[Table, set[str]] = {}
         self.services = dict(previous.services)
         self.places = dict(previous.places)
+        self.open_places = dict(previous.open_places)
         self.uses = dict(previous.uses)
-        if routing.changed is None or any(f.mode == "tcp" for f in routing.frontends.values()):
-            self._compile_tcp()
 
     def compile(self, place: Place) -> None:
         host, path = place
@@ -138,11 +147,32 @@ class _Builder:
         new = compile_place(host, path, paths, port=self.frontend_of[host.listener].port) if paths else None
         if new is not None and (new.rows or new.problems):
             self.places[place] = new
-            for table, key, value in new.rows:
-                self.rows[table][key] = value
+            for row in new.rows:
+                self._set(*row)
             self._count(new, 1)
         if old is not None:
             self._count(old, -1)
+        is_open = new is not None and new.is_open
+        if is_open != (old is not None and old.is_open):
+            there = self.open_places.get(host, frozenset())
+            self.open_places[host] = there | {path} if is_open else there - {path}
+
+    def _touch(self, table: Table, key: str) -> dict[str, str]:
+        if table not in self.touched:
+            self.touched[table] = set()
+            self.rows[table] = dict(self.rows[table])
+        self.touched[table].add(key)
+        rows = self.rows[table]
+        assert isinstance(rows, dict)
+        return rows
+
+    def _set(self, table: Table, key: str, value: str) -> None:
+        if self.rows[table].get(key) != value:
+            self._touch(table, key)[key] = value
+
+    def _remove(self, table: Table, key: str) -> None:
+        if key in self.rows[table]:
+            del self._touch(table, key)[key]
 
     def _count(self, rows: PlaceRows, step: int) -> None:
         named = [(table, key) for table, key, _ in rows.rows]
@@ -150,9 +180,12 @@ class _Builder:
             count = self.uses.get((table, key), 0) + step
             if count:
                 self.uses[table, key] = count
+                continue
+            del self.uses[table, key]
+            if table is Table.SERVICES:
+                self.services.pop(key, None)
             else:
-                del self.uses[table, key]
-                (self.services if table is Table.SERVICES else self.rows[table]).pop(key, None)
+                self._remove(table, key)
         if step > 0:
             self.services.update(rows.services)
 
@@ -160,22 +193,28 @@ class _Builder:
         frontend = self.frontend_of[host.listener]
         key, owner = host_key(frontend, host.host), self.routing.hosts[frontend].get(host.host)
         if owner is None:
-            self.rows[Table.HOSTS].pop(key, None)
+            self._remove(Table.HOSTS, key)
         else:
-            self.rows[Table.HOSTS][key] = virtual_host_id(owner)
+            self._set(Table.HOSTS, key, virtual_host_id(owner))
 
-    def _compile_tcp(self) -> None:
-        rows: dict[str, str] = {}
+    def compile_tcp(self) -> None:
+        wanted: dict[str, str] = {}
         for key in [key for key in self.services if service_mode(key) == "tcp"]:
             del self.services[key]
         for frontend, rule in self.routing.tcp.items():
             if rule is not None:
-                rows[frontend_name(*frontend)] = f"{_target(rule, 'tcp')}|{rule.name}"
+                wanted[frontend_name(*frontend)] = f"{_target(rule, 'tcp')}|{rule.name}"
                 self.services.update(_services(rule, "tcp"))
-        self.rows[Table.TCP] = rows
+        for key in self.rows[Table.TCP].keys() - wanted.keys():
+            self._remove(Table.TCP, key)
+        for key, value in wanted.items():
+            self._set(Table.TCP, key, value)
 
     def build(self) -> Tables:
-        return Tables(self.rows, self.services, self.places, self.uses)
+        changes = {
+            table: Change(self.previous.rows.get(table, {}), frozenset(keys)) for table, keys in self.touched.items()
+        }
+        return Tables(self.rows, self.services, changes, self.places, self.open_places, self.uses)
 
 
 def _places_of(paths: Paths) -> Iterator[PathKey]:
@@ -184,7 +223,7 @@ def _places_of(paths: Paths) -> Iterator[PathKey]:
         yield _REGEXES if path.kind == "regex" else path
 
 
-def _dirty_places(routing: Routing, changed: Iterable[Place], places: Mapping[Place, PlaceRows]) -> Iterator[Place]:
+def _dirty_places(routing: Routing, changed: Iterable[Place], previous: Tables) -> Iterator[Place]:
     """Yield the changed places and, where a prefix came or went, those that may hand on to it."""
     for host, path in changed:
         if path.kind == "regex":
@@ -192,9 +231,9 @@ def _dirty_places(routing: Routing, changed: Iterable[Place], places: Mapping[Pl
             continue
         yield host, path
         paths = routing.paths.get(host, {})
-        if path.kind == "prefix" and ((host, path) in places) != (path in paths):
+        if path.kind == "prefix" and ((host, path) in previous.places) != (path in paths):
             below = path.value + "/"
-            for other in paths:
+            for other in previous.open_places.get(host, ()):
                 if other.kind == "prefix" and other.value.startswith(below):
                     yield host, other
 
@@ -235,7 +274,8 @@ def compile_place(host: VirtualHost, path: PathKey, paths: Paths, port: int) -> 
         if shorter is not None:
             value = f"{value}>{path_key(host, shorter)}"
     own = (_TABLE_OF[path.kind], path_key(host, path), value)
-    return PlaceRows((*dict.fromkeys(support), own), tuple(sorted(services.items())), tuple(problems))
+    is_open = rules[-1][0] != ""
+    return PlaceRows((*dict.fromkeys(support), own), tuple(sorted(services.items())), tuple(problems), is_open)
 
 
 def _next_shorter(path: PathKey, paths: Paths) -> PathKey | None:

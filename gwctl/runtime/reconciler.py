@@ -9,24 +9,31 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from gwctl.api.parse import Invalid, Resource
 from gwctl.api.ref import Ref
-from gwctl.dataplane import ReloadFailed
+from gwctl.dataplane import Refused, ReloadFailed
 from gwctl.dataplane.client import Client, Process
 from gwctl.dataplane.executor import Executor
 from gwctl.dataplane.reader import read_layout, read_state
 from gwctl.graph.node import Problem
+from gwctl.graph.problem import listener_not_programmed
 from gwctl.haproxy.desired import Desired, Pools, build_state
 from gwctl.haproxy.names import Table, slot_mode
 from gwctl.haproxy.plan import Plan, RemoveRow, SetRow, diff, retired_servers
+from gwctl.haproxy.program import frontend_section
 from gwctl.haproxy.state import State
+from gwctl.routing.virtualhost import FrontendKey
 from gwctl.runtime.metrics import Metrics
 from gwctl.runtime.pipeline import Pipeline, advance
 
 log = logging.getLogger(__name__)
+
+_REFUSED_SECONDS = 60.0
+"""How long a listener that HAProxy did not take is left out before it is tried again."""
 
 _ROUNDS = 5
 """How often one run plans anew before it gives up: a transaction and its sequel take two."""
@@ -57,6 +64,8 @@ class Reconciler:
         self._actual: State | None = None
         self._process: Process | None = None
         self._writes = 0
+        self._refused: dict[FrontendKey, str] = {}
+        self._retry_refused = 0.0
         self._reported: frozenset[Problem | Invalid] = frozenset()
 
     @property
@@ -66,22 +75,53 @@ class Reconciler:
 
     def update(self, changes: Mapping[Ref, Resource | None]) -> None:
         """Take changes of resources in. Nothing is written before `apply`."""
-        self._pipeline = advance(self._pipeline, changes, self._controller_name)
+        before = self._pipeline
+        self._pipeline = advance(before, changes, self._controller_name)
+        if before is None or before.routing.frontends is not self._pipeline.routing.frontends:
+            self._refused = {}
 
     async def apply(self) -> None:
         """Bring HAProxy to the desired state and read back what was written."""
         assert self._pipeline is not None
         started = time.perf_counter()
+        try:
+            await self._converge()
+        except (ReloadFailed, Refused) as error:
+            await self._find_refused(error)
+        self._metrics.apply_duration.observe(time.perf_counter() - started)
+
+    async def _converge(self) -> None:
         if self._actual is None:
             await self._read()
         for _ in range(_ROUNDS):
             plan = self._plan()
             if not plan:
-                break
+                return
             await self._execute(plan)
-        else:
-            raise NotConverging(f"after {_ROUNDS} plans HAProxy still differs from the desired state")
-        self._metrics.apply_duration.observe(time.perf_counter() - started)
+        raise NotConverging(f"after {_ROUNDS} plans HAProxy still differs from the desired state")
+
+    async def _find_refused(self, error: ReloadFailed | Refused) -> None:
+        """HAProxy did not take new listeners, as when a port is taken: find which, and serve all the others."""
+        assert self._pipeline is not None
+        sections = (await self._read()).sections
+        suspects = {
+            key: frontend
+            for key, frontend in self._pipeline.routing.frontends.items()
+            if key not in self._refused and sections.get(frontend_section(frontend)[0]) != frontend_section(frontend)[1]
+        }
+        if not suspects:
+            raise error
+        self._refused |= dict.fromkeys(suspects, _last_line(str(error)))
+        await self._converge()
+        for key in sorted(suspects) if len(suspects) > 1 else ():
+            message = self._refused.pop(key)
+            try:
+                await self._converge()
+            except (ReloadFailed, Refused) as again:
+                self._refused[key] = _last_line(str(again)) or message
+                self._actual = None
+        await self._converge()
+        self._retry_refused = time.monotonic() + _REFUSED_SECONDS
 
     def forget(self) -> None:
         """Forget what HAProxy was last seen to have, so that the next `apply` reads it again."""
@@ -101,6 +141,10 @@ class Reconciler:
         """
         if observation.writes != self._writes or self._actual is None:
             return False
+        if self._refused and time.monotonic() > self._retry_refused:
+            self._refused = {}
+            await self.apply()
+            return True
         self._actual = observation.state
         drift = self._plan()
         if drift:
@@ -126,7 +170,7 @@ class Reconciler:
     def report(self, invalid: tuple[Invalid, ...]) -> None:
         """Log problems that are new and those that are gone; set the metrics that describe the whole."""
         assert self._pipeline is not None and self._desired is not None
-        current: frozenset[Problem | Invalid] = frozenset((*invalid, *self._pipeline.problems))
+        current: frozenset[Problem | Invalid] = frozenset((*invalid, *self._pipeline.problems, *self._refusals()))
         for problem in sorted(current - self._reported, key=str):
             log.warning("resource problem", extra=_describe(problem))
         for problem in sorted(self._reported - current, key=str):
@@ -140,10 +184,21 @@ class Reconciler:
         for mode, size in self._desired.sizes.items():
             self._metrics.set_pool(mode, used.count(mode), size)
 
+    def _refusals(self) -> Iterator[Problem]:
+        """Yield a problem for every listener that HAProxy did not take."""
+        assert self._pipeline is not None
+        for key, message in self._refused.items():
+            for listener in self._pipeline.routing.frontends[key].listeners:
+                yield listener_not_programmed(listener.key, message)
+
     def _plan(self) -> Plan:
         assert self._pipeline is not None and self._actual is not None and self._executor is not None
+        routing = self._pipeline.routing
+        if self._refused:
+            served = {key: frontend for key, frontend in routing.frontends.items() if key not in self._refused}
+            routing = replace(routing, frontends=served)
         self._desired = build_state(
-            self._pipeline.routing,
+            routing,
             self._pipeline.tables,
             self._actual,
             self._executor.layout,
@@ -152,17 +207,19 @@ class Reconciler:
         )
         return diff(self._desired.state, self._actual)
 
-    async def _read(self) -> None:
+    async def _read(self) -> State:
         if self._executor is None:
             self._executor = Executor(self._client, await read_layout(self._client))
         self._process = await self._client.process()
         self._actual = await read_state(self._client)
+        return self._actual
 
     async def _execute(self, plan: Plan) -> None:
         assert self._desired is not None and self._actual is not None and self._executor is not None
         actual, self._actual = self._actual, None
         self._writes += 1
-        log.debug("applying plan", extra={"plan": str(plan)})
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("applying plan", extra={"plan": str(plan)})
         mismatches = await self._executor.apply_operations(plan.operations, actual)
         for operation in plan.operations:
             table = operation.table if isinstance(operation, SetRow | RemoveRow) else "servers"
@@ -221,3 +278,10 @@ def _describe(problem: Problem | Invalid) -> dict[str, str]:
     if isinstance(problem, Problem):
         fields |= {"condition": problem.condition, "reason": problem.reason}
     return fields
+
+
+def _last_line(text: str) -> str:
+    """Give the line in which HAProxy says what it did not like, which is the last that says anything."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    alerts = [line for line in lines if "[ALERT]" in line]
+    return (alerts or lines or [""])[0][:300]

@@ -1,0 +1,79 @@
+"""The pure steps together: what is built upon the last value equals what is built anew."""
+
+from __future__ import annotations
+
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gwctl.api.ref import Ref
+from gwctl.haproxy.plan import diff
+from gwctl.runtime.pipeline import Pipeline, advance
+from tests.manifests import (
+    CONTROLLER,
+    Manifest,
+    endpoints,
+    gateway,
+    gateway_class,
+    listener,
+    random_listeners,
+    random_routes,
+    service,
+    tcp_route,
+)
+from tests.pipeline import desired_state, parse
+
+SERVICES = ["s1", "s2", "s3"]
+
+
+def _random_objects(random: Random, listeners: list[Manifest]) -> list[Manifest]:
+    """Some of the objects that a cluster may hold at one moment."""
+    routes = random_routes(random, SERVICES, 5)
+    manifests = [*random.sample(routes, random.randint(0, 5))]
+    for name in SERVICES:
+        if random.random() < 0.8:
+            manifests.append(service(name, random.choice([80, 80, 81])))
+        manifests += endpoints(name, [("10.0.0.1", 80 + random.randint(0, 2))] * random.randint(0, 1))
+    if random.random() < 0.5:
+        manifests.append(tcp_route("t", [{"name": random.choice(SERVICES), "port": 80}]))
+    if random.random() < 0.9:
+        tcp = listener("tcp", 90, protocol="TCP")
+        manifests.append(gateway([*(listeners if random.random() < 0.8 else listeners[:1]), tcp]))
+    return [gateway_class(), *manifests]
+
+
+def _assert_equal(one: Pipeline, other: Pipeline) -> None:
+    assert one.routing.hosts == other.routing.hosts
+    assert {host: paths for host, paths in one.routing.paths.items() if paths} == {
+        host: paths for host, paths in other.routing.paths.items() if paths
+    }
+    assert one.tables.rows == other.tables.rows
+    assert one.tables.services == other.tables.services
+    assert one.tables.uses == other.tables.uses
+    assert set(one.problems) == set(other.problems)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.randoms(use_true_random=False))
+def test_step_by_step_equals_all_at_once(random: Random) -> None:
+    listeners = random_listeners(random, 80)
+    there = parse(_random_objects(random, listeners))
+    pipeline = advance(None, there, CONTROLLER)
+    desired = desired_state(pipeline)
+    for _ in range(4):
+        after = parse(_random_objects(random, listeners))
+        some = random.sample(sorted({*there, *after}), random.randint(1, len({*there, *after})))
+        changes = {ref: after.get(ref) for ref in some if after.get(ref) != there.get(ref)}
+        for ref, resource in changes.items():
+            if resource is None:
+                there.pop(Ref(*ref), None)
+            else:
+                there[ref] = resource
+        pipeline = advance(pipeline, changes, CONTROLLER)
+        _assert_equal(pipeline, advance(None, there, CONTROLLER))
+        actual = desired.state
+        desired = desired_state(pipeline, actual, desired)
+        anew = desired_state(advance(None, there, CONTROLLER), actual)
+        assert desired.state == anew.state
+        assert diff(desired.state, actual) == diff(anew.state, actual)
