@@ -1,0 +1,5 @@
+"""The command line: `gwctl run validate translate explain diff version`."""
+
+from gwctl.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,347 @@
+"""``gwctl explain``: which rule takes a request, why, and what then happens.
+
+The reference matcher answers, so the answer is the specification's. The rows that gwctl makes are asked too,
+and with ``--live`` the rows that HAProxy has; where they say something else, that is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gwctl.cli.live import read_live_state
+from gwctl.cli.manifests import one_line, read_pipeline
+from gwctl.cli.option import DATA_PLANE, config_options, manifests_option, read_config
+from gwctl.cli.request import Target, read_request, shown
+from gwctl.cli.translate import LAYOUT, NOTHING
+from gwctl.graph.node import ServicePort
+from gwctl.haproxy.desired import Pools, build_state
+from gwctl.haproxy.lookup import DanglingReference, Outcome, look_up, look_up_connection
+from gwctl.haproxy.names import frontend_name
+from gwctl.haproxy.state import SectionKey, SectionKind, Servers, State
+from gwctl.haproxy.table import ERROR_TARGET
+from gwctl.routing.matcher import find_rule, match_fits, path_fits
+from gwctl.routing.request import Request
+from gwctl.routing.rule import Candidate, Match, PathKey, Rule, ValueMatch
+from gwctl.routing.virtualhost import Frontend, FrontendKey, Routing, VirtualHost
+from gwctl.runtime.pipeline import Pipeline
+
+_INDENT = " " * 13
+
+
+@click.command(short_help="Tell which rule takes a request, and why.")
+@manifests_option
+@click.argument("method")
+@click.argument("url")
+@click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="a header of the request")
+@click.option("--all", "show_all", is_flag=True, help="list the rules of other paths too")
+@click.option("--live", is_flag=True, help="ask the running HAProxy's rows as well")
+@config_options("gateway_controller_name", *DATA_PLANE)
+def explain(
+    manifests: Path,
+    method: str,
+    url: str,
+    headers: tuple[str, ...],
+    show_all: bool,
+    live: bool,
+    config_file: Path | None,
+    **flags: Any,
+) -> None:
+    """Tell which rule takes a request, why, and what then happens.
+
+    \b
+    gwctl explain -f manifests GET http://shop.example.com/cart?id=7 -H 'x-user: 1'
+
+    The exit status is 0 whatever the answer is; with --live it is 1 when HAProxy's rows say something else.
+    """
+    config = read_config(config_file, flags)
+    target = read_request(method, url, headers)
+    pipeline = read_pipeline(manifests, config.gateway_controller_name).pipeline
+    actual = read_live_state(config)[0] if live else None
+    explanation = _Explanation(pipeline, target, show_all, actual)
+    for line in explanation.lines():
+        click.echo(one_line(line))
+    if explanation.disagrees:
+        raise click.exceptions.Exit(1)
+
+
+class _Explanation:
+    def __init__(self, pipeline: Pipeline, target: Target, show_all: bool, actual: State | None) -> None:
+        self.pipeline = pipeline
+        self.routing = pipeline.routing
+        self.port, self.request = target
+        self.show_all = show_all
+        self.expected = build_state(pipeline.routing, pipeline.tables, NOTHING, LAYOUT, Pools()).state
+        self.actual = actual
+        self.disagrees = False
+
+    def lines(self) -> Iterator[str]:
+        keys = sorted(key for key in self.routing.frontends if key.port == self.port)
+        if not keys:
+            ports = sorted({key.port for key in self.routing.frontends})
+            listened = f"ports with a listener: {', '.join(map(str, ports))}" if ports else "there is no listener"
+            yield _line("port", f"{self.port} has no listener, so connections are refused ({listened})")
+        elif len(keys) > 1:
+            names = ", ".join(f"{key.namespace}/{key.gateway}" for key in keys)
+            yield _line("port", f"{self.port} belongs to several Gateways, by address: {names}")
+        for key in keys:
+            yield from self._explain_frontend(key, self.routing.frontends[key])
+        if self.pipeline.problems:
+            number = len(self.pipeline.problems)
+            yield _line("note", f"the manifests have {number} problem{'' if number == 1 else 's'}: see gwctl validate")
+
+    def _explain_frontend(self, key: FrontendKey, frontend: Frontend) -> Iterator[str]:
+        where = f" on {', '.join(frontend.addresses)}" if frontend.addresses else ""
+        yield _line("gateway", f"{key.namespace}/{key.gateway}, port {key.port}{where}")
+        name = frontend_name(*key)
+        if frontend.mode == "tcp":
+            yield from self._explain_connection(key, frontend, name)
+            return
+        expected = look_up(self.expected.tables, name, self.request)
+        verdict = find_rule(self.routing, key, self.request)
+        if verdict.host is None:
+            yield _line("listener", f"none for the host {shown(self.request.hostname) or '(none)'}")
+            yield _line("then", "404")
+            yield from self._compare(frontend, expected, None)
+            return
+        yield from self._explain_host(verdict.host, frontend)
+        candidate = verdict.candidate
+        if candidate is None:
+            yield _line("rule", "none fits")
+        else:
+            yield _line("rule", f"{candidate.rule.name}: {_describe_match(candidate.match)}")
+            yield from self._explain_precedence(verdict.host, candidate)
+        yield from self._explain_passed_over(verdict.passed_over)
+        if candidate is None:
+            yield _line("then", "404")
+        else:
+            yield from self._explain_rule(candidate.rule, expected)
+        yield from self._compare(frontend, expected, candidate.rule if candidate is not None else None)
+
+    def _explain_connection(self, key: FrontendKey, frontend: Frontend, name: str) -> Iterator[str]:
+        yield _line("listener", f"{frontend.listeners[0].key.listener} (TCP: the request itself is not looked at)")
+        rule = self.routing.tcp[key]
+        expected = look_up_connection(self.expected.tables, name)
+        if rule is None:
+            yield _line("then", "no TCPRoute: connections are closed at once")
+        else:
+            yield _line("rule", rule.name)
+            yield from self._explain_backends(rule, "connections are closed")
+        yield from self._compare(frontend, expected, rule)
+
+    def _explain_host(self, host: VirtualHost, frontend: Frontend) -> Iterator[str]:
+        node = next(node for node in frontend.listeners if node.key == host.listener)
+        yield _line("listener", f"{node.key.listener} ({node.hostname or 'any host'})")
+        yield _line("host", "any (*)" if host.host == "*" else host.host)
+
+    def _explain_precedence(self, host: VirtualHost, winner: Candidate) -> Iterator[str]:
+        fitting = (
+            candidate
+            for candidate in _candidates(self.routing, host)
+            if candidate.order > winner.order and match_fits(candidate.match, self.request)
+        )
+        second = min(fitting, key=lambda candidate: candidate.order, default=None)
+        if second is None:
+            yield _line("why", "no other rule fits")
+        else:
+            name = "another match of the same rule" if second.rule == winner.rule else second.rule.name
+            yield _line("why", f"it goes before {name}, which fits too: {_precedence(winner, second)}")
+
+    def _explain_passed_over(self, passed: tuple[Candidate, ...]) -> Iterator[str]:
+        hidden = 0
+        title = "passed over"
+        for candidate in passed:
+            if not self.show_all and not path_fits(candidate.match.path, self.request.path):
+                hidden += 1
+                continue
+            reasons = "; ".join(_failures(candidate.match, self.request))
+            yield _line(title, f"{candidate.rule.name}: {reasons}")
+            title = ""
+        if hidden:
+            more = f"{hidden} whose path does not fit (--all lists them)"
+            yield _line(title, more if title else f"and {more}")
+
+    def _explain_rule(self, rule: Rule, expected: Outcome) -> Iterator[str]:
+        if rule.request_headers is not None:
+            changes = [
+                *(f"remove {name}" for name in rule.request_headers.remove),
+                *(f"set {name}: {value}" for name, value in rule.request_headers.set),
+                *(f"add {name}: {value}" for name, value in rule.request_headers.add),
+            ]
+            yield _line("headers", ", ".join(changes))
+        if rule.redirect is not None:
+            yield _line("then", f"{expected.status} to {shown(expected.location)}")
+        else:
+            yield from self._explain_backends(rule, "500")
+
+    def _explain_backends(self, rule: Rule, error: str) -> Iterator[str]:
+        total = sum(backend.weight for backend in rule.backends)
+        if not total:
+            yield _line("then", f"{error}: the rule has no backend with a weight")
+            return
+        title = "then"
+        for backend in rule.backends:
+            share = "" if backend.weight == total else f", {backend.weight} of {total}"
+            if backend.service is None:
+                text = f"{error}: its backendRef is invalid, forbidden or missing"
+            else:
+                text = f"{_name(backend.service)} ({self._endpoints(backend.service, rule)})"
+            yield _line(title, f"{text}{share}")
+            title = ""
+
+    def _endpoints(self, service: ServicePort, rule: Rule) -> str:
+        endpoints = self.routing.endpoints.get(service, ())
+        if not endpoints:
+            return "no endpoint is ready: " + ("503" if rule.route.kind == "HTTPRoute" else "connections are closed")
+        return ", ".join(f"{endpoint.address}:{endpoint.port}" for endpoint in endpoints[:3]) + (
+            f" and {len(endpoints) - 3} more" if len(endpoints) > 3 else ""
+        )
+
+    # What rows say
+
+    def _compare(self, frontend: Frontend, expected: Outcome | None, rule: Rule | None) -> Iterator[str]:
+        name = frontend_name(frontend.namespace, frontend.gateway, frontend.port)
+        if (expected.rule if expected is not None else "") != (rule.name if rule is not None else ""):
+            self.disagrees = True
+            said = _describe_outcome(expected)
+            yield _line("!", f"the rows that gwctl makes of it say otherwise, which is a fault of gwctl: {said}")
+        if self.actual is None:
+            return
+        if SectionKey(SectionKind.FRONTENDS, name) not in self.actual.sections:
+            self.disagrees = True
+            yield _line("live", f"HAProxy has no frontend {name}: disagrees")
+            return
+        try:
+            if frontend.mode == "tcp":
+                found = look_up_connection(self.actual.tables, name)
+            else:
+                found = look_up(self.actual.tables, name, self.request)
+        except DanglingReference as error:
+            self.disagrees = True
+            yield _line("live", f"a row of HAProxy leads nowhere: {error}")
+            return
+        yield _line("live", _describe_outcome(found))
+        yield from self._describe_servers(found)
+        differences = list(self._differences(expected, found))
+        self.disagrees = self.disagrees or bool(differences)
+        verdict = f"disagrees with the manifests: {', '.join(differences)}" if differences else "agrees"
+        yield _line("", verdict)
+
+    def _describe_servers(self, found: Outcome | None) -> Iterator[str]:
+        assert self.actual is not None
+        for slot in found.slots if found is not None else ():
+            servers = self.actual.servers.get(slot, {})
+            text = ", ".join(f"{name} {server.state}" for name, server in sorted(servers.items()))
+            yield _line("", f"slot {slot}: {text or 'no server'}")
+
+    def _differences(self, expected: Outcome | None, found: Outcome | None) -> Iterator[str]:
+        assert self.actual is not None
+        if expected is None or found is None:
+            if expected is not found:
+                yield "route"
+            return
+        for what in ("status", "host", "rule", "location", "headers", "shares"):
+            if getattr(expected, what) != getattr(found, what):
+                yield what
+        if expected.shares == found.shares:
+            here = [_ready(self.expected.servers.get(slot, {})) for slot in expected.slots]
+            there = [_ready(self.actual.servers.get(slot, {})) for slot in found.slots]
+            if here != there:
+                yield "servers"
+
+
+def _ready(servers: Servers) -> set[str]:
+    return {name for name, server in servers.items() if server.state == "ready"}
+
+
+def _line(title: str, text: str) -> str:
+    return f"{title:<{len(_INDENT)}}{text}"
+
+
+def _name(service: ServicePort) -> str:
+    return f"Service {service.namespace}/{service.name} port {service.port}"
+
+
+def _candidates(routing: Routing, host: VirtualHost) -> Iterator[Candidate]:
+    for found in routing.paths[host].values():
+        yield from found
+
+
+def _describe_outcome(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "connections are closed at once"
+    if outcome.rule == "":
+        return f"{outcome.status}: no rule"
+    if outcome.location:
+        return f"{outcome.rule}: {outcome.status} to {shown(outcome.location)}"
+    shares = ", ".join(f"{weight} {'an error' if key == ERROR_TARGET else key}" for key, weight in outcome.shares)
+    if len(outcome.shares) == 1:
+        shares = shares.partition(" ")[2]
+    return f"{outcome.rule}: {outcome.status or shares}"
+
+
+def _describe_path(path: PathKey) -> str:
+    kind = {"exact": "exactly", "prefix": "prefix", "regex": "expression"}[path.kind]
+    return f"path {kind} {path.value or '/'}"
+
+
+def _describe_value(what: str, wanted: ValueMatch) -> str:
+    return f"{what} {wanted.name} {'fits' if wanted.regex else '='} {wanted.value!r}"
+
+
+def _describe_match(match: Match) -> str:
+    parts = [_describe_path(match.path)]
+    if match.method:
+        parts.append(f"method {match.method}")
+    parts += (_describe_value("header", header) for header in match.headers)
+    parts += (_describe_value("query parameter", query) for query in match.queries)
+    return ", ".join(parts)
+
+
+_ANY = Match(PathKey("prefix", ""), "", (), ())
+
+
+def _failures(match: Match, request: Request) -> Iterator[str]:
+    """Yield the conditions that do not hold, each with what the request has instead."""
+    if not path_fits(match.path, request.path):
+        yield f"{_describe_path(match.path)} does not fit"
+    here = replace(request, path="/")
+    if match.method not in ("", request.method):
+        yield f"method {match.method}, not {request.method}"
+    for header in match.headers:
+        if not match_fits(replace(_ANY, headers=(header,)), here):
+            yield f"{_describe_value('header', header)}, {_describe_sent(request.header(header.name))}"
+    for query in match.queries:
+        if not match_fits(replace(_ANY, queries=(query,)), here):
+            sent = request.parameter(query.name.encode().decode("latin-1"))
+            yield f"{_describe_value('query parameter', query)}, {_describe_sent(sent)}"
+
+
+def _describe_sent(value: str | None) -> str:
+    return "which is not sent" if value is None else f"sent is {shown(value)!r}"
+
+
+def _path_precedence(first: Candidate, second: Candidate) -> str:
+    names = {"exact": "an exact path", "regex": "a regular expression", "prefix": "a prefix"}
+    return f"{names[first.match.path.kind]} goes before {names[second.match.path.kind]}"
+
+
+def _precedence(first: Candidate, second: Candidate) -> str:
+    """Say what decides between two candidates that fit (HTTPRouteRule.matches)."""
+    reasons = (
+        _path_precedence(first, second),
+        "the longer prefix goes first",
+        "a rule with a method goes first",
+        "more headers go first",
+        "more query parameters go first",
+        "the older route goes first",
+        "its namespace is first in the alphabet",
+        "its name is first in the alphabet",
+        "the earlier rule of a route goes first",
+        "the earlier match of a rule goes first",
+    )
+    return next(reason for reason, mine, other in zip(reasons, first.order, second.order, strict=True) if mine != other)
