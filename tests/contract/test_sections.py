@@ -119,7 +119,8 @@ async def test_a_full_frontend_is_returned_as_it_was_given(api: httpx.AsyncClien
     expect(await api.post("/configuration/frontends", params=within, json=SLOT), 202)
     assert expect(await api.get("/configuration/frontends/slot", params=within), 200).json() == SLOT
     binds = expect(await api.get("/configuration/frontends/slot/binds", params=within), 200).json()
-    assert binds == list(SLOT["binds"].values())
+    # children that go by name are written in any order
+    assert sorted(binds, key=lambda bind: str(bind["name"])) == list(SLOT["binds"].values())
 
 
 async def test_haproxy_accepts_the_program_and_follows_it(api: httpx.AsyncClient) -> None:
@@ -142,10 +143,10 @@ async def test_haproxy_accepts_the_program_and_follows_it(api: httpx.AsyncClient
         assert f"{line}\n" in text
     expect(await api.put(f"/transactions/{within['transaction_id']}", params={"force_reload": "true"}), 200)
     servers = expect(await api.get("/runtime/backends/pool/servers"), 200).json()
-    assert [(server["name"], server["admin_state"], server["weight"]) for server in servers] == [
+    assert {(server["name"], server["admin_state"], server["weight"]) for server in servers} == {
         ("a", "maint", 3),
         ("b", "ready", 1),
-    ]
+    }
 
 
 async def test_a_frontend_and_a_backend_cannot_share_defaults_that_have_rules(api: httpx.AsyncClient) -> None:
