@@ -40,7 +40,9 @@ async def test_a_taken_port_harms_no_other_listener_and_is_reported(dataplane: D
             await wait_for(other, Request("GET", "x.test", "/"), status=200, backend="c")
             assert 'gwctl_problems{condition="Programmed"} 1.0' in await gwctl.metrics()
             worker = await dataplane.worker()
-            await gwctl.apply("more.yaml", [http_route("d", [prefix_rule("/d", backend("c"))], parents=({"name": "a"},))])
+            await gwctl.apply(
+                "more.yaml", [http_route("d", [prefix_rule("/d", backend("c"))], parents=({"name": "a"},))]
+            )
             await wait_for(good, Request("GET", "x.test", "/d"), status=200, backend="c")
             assert await dataplane.worker() == worker
 

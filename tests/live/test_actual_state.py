@@ -1,0 +1,127 @@
+"""The actual state is read, not remembered: what HAProxy has decides what is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from gwctl.routing.request import Request
+from tests.harness import BOOTSTRAP, DataPlane, EchoBackend, free_port
+from tests.live.gateway import Gwctl, wait_for
+from tests.manifests import backend, endpoints, gateway, gateway_class, http_route, listener, prefix_rule, service
+
+REQUEST = Request("GET", "web.test", "/")
+
+
+@asynccontextmanager
+async def running(dataplane: DataPlane, folder: Path, port: int, backend_port: int) -> AsyncIterator[Gwctl]:
+    """Run gwctl with one route."""
+    manifests = [
+        gateway_class(),
+        gateway([listener("http", port)]),
+        http_route("web", [prefix_rule("/", backend("web"))], ("web.test",)),
+        service("web"),
+        *endpoints("web", [("127.0.0.1", backend_port)]),
+    ]
+    async with Gwctl(dataplane, folder, *manifests) as gwctl:
+        await wait_for(port, REQUEST, status=200)
+        yield gwctl
+
+
+async def calls_that_write(gwctl: Gwctl) -> list[str]:
+    """Give the Data Plane API calls that were not reads, as the metric counts them."""
+    pattern = r'^gwctl_dataplane_requests_total\{call="([^"]*)",method="([A-Z]+)",.*$'
+    found = re.findall(pattern, await gwctl.metrics(), re.MULTILINE)
+    assert found
+    return sorted(f"{method} {call}" for call, method in found if method != "GET")
+
+
+async def test_nothing_is_written_to_a_haproxy_that_is_already_right(dataplane: DataPlane, tmp_path: Path) -> None:
+    port = free_port()
+    async with EchoBackend("web") as web:
+        async with running(dataplane, tmp_path / "m", port, web.port):
+            pass
+        worker, config = await dataplane.worker(), dataplane.config_file.read_text()
+        async with running(dataplane, tmp_path / "m", port, web.port) as gwctl:
+            assert await calls_that_write(gwctl) == []
+        assert await dataplane.worker() == worker
+        assert dataplane.config_file.read_text() == config
+
+
+async def test_exactly_the_stale_and_foreign_rows_and_servers_are_repaired(
+    dataplane: DataPlane, tmp_path: Path
+) -> None:
+    port = free_port()
+    async with EchoBackend("web") as web:
+        async with running(dataplane, tmp_path / "m", port, web.port):
+            pass
+        table, slot = "gwctl-paths-prefix.map", "gwctl-http-00001"
+        path = "default/gateway/http/web.test%2F"
+        maps = dataplane.folder / "maps"
+        for command in (
+            f"set map {maps}/{table} {path} !|default/gone/0||",
+            f"add map {maps}/{table} default/gateway/http/web.test%2Fold%2F !|default/old/0||",
+            f"del map {maps}/gwctl-services.map default/web/80",
+            f"add server {slot}/stranger 127.0.0.1:1",
+        ):
+            await dataplane.runtime(command)
+        await dataplane.runtime(f"enable server {slot}/stranger")
+        worker = await dataplane.worker()
+        async with running(dataplane, tmp_path / "m", port, web.port) as gwctl:
+            assert await calls_that_write(gwctl) == [
+                "DELETE /services/haproxy/runtime/maps/{name}/entries/{key}",
+                "POST /services/haproxy/runtime/maps/{name}/entries",
+                "PUT /services/haproxy/runtime/backends/{name}/servers/{key}",
+                "PUT /services/haproxy/runtime/maps/{name}/entries/{key}",
+            ]
+            operations = re.findall(r"^gwctl_plan_operations_total\{.*\} (.*)$", await gwctl.metrics(), re.MULTILINE)
+            assert [float(count) for count in operations] == [1.0, 1.0, 1.0, 1.0]
+        assert await dataplane.worker() == worker
+
+
+async def test_drift_under_a_running_gwctl_is_repaired_and_counted(dataplane: DataPlane, tmp_path: Path) -> None:
+    port = free_port()
+    async with EchoBackend("web") as web, running(dataplane, tmp_path / "m", port, web.port) as gwctl:
+        maps = dataplane.folder / "maps"
+        await dataplane.runtime(f"clear map {maps}/gwctl-hosts.map")
+        await wait_for(port, REQUEST, status=404)
+        await wait_for(port, REQUEST, status=200)
+        assert 'gwctl_drift_repaired_total{kind="SetRow"} 2.0' in await gwctl.metrics()
+
+
+async def test_a_restarted_haproxy_serves_again_and_a_dead_data_plane_api_is_waited_for(
+    dataplane: DataPlane, tmp_path: Path
+) -> None:
+    port = free_port()
+    async with EchoBackend("web") as web, running(dataplane, tmp_path / "m", port, web.port) as gwctl:
+        await gwctl.apply("more.yaml", [http_route("more", [prefix_rule("/", backend("web"))], ("more.test",))])
+        more = Request("GET", "more.test", "/")
+        await wait_for(port, more, status=200)
+        await dataplane.restart_haproxy()
+        await wait_for(port, more, status=200)
+        await dataplane.stop_api(kill=True)
+        gwctl.write("more.yaml", [http_route("more", [prefix_rule("/", backend("web"))], ("again.test",))])
+        assert (await wait_for(port, more, status=200)).status == 200
+        await dataplane.start_api()
+        await wait_for(port, Request("GET", "again.test", "/"), status=200)
+
+
+async def test_sections_of_others_stay_as_they_are(haproxy: Path, tmp_path: Path) -> None:
+    mine, theirs = free_port(), free_port()
+    foreign = f"""
+frontend theirs
+  bind 127.0.0.1:{theirs}
+  use_backend their-backend
+
+backend their-backend
+  http-request return status 418
+"""
+    async with DataPlane(tmp_path / "d", haproxy=haproxy, haproxy_cfg=BOOTSTRAP + foreign) as dataplane:
+        async with EchoBackend("web") as web, running(dataplane, tmp_path / "m", mine, web.port):
+            response = await wait_for(theirs, REQUEST, status=418)
+            assert response.status == 418
+        text = dataplane.config_file.read_text()
+        assert re.search(r"^backend their-backend.*\n  http-request return status 418$", text, re.MULTILINE)
+        assert f"bind 127.0.0.1:{theirs}" in text
