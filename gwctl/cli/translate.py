@@ -70,7 +70,7 @@ def translate_to_haproxy(pipeline: Pipeline, pools: Pools, layout: Layout = LAYO
     return {
         "sections": sections,
         "unused_slots": to_plain(unused),
-        "tables": {table: to_plain(rows) for table, rows in state.tables.items() if rows},
+        "tables": {table.value: to_plain(rows) for table, rows in state.tables.items() if rows},
         "servers": to_plain(state.servers),
         "lua": state.lua,
         "problems": to_plain(pipeline.tables.problems),

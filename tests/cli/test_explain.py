@@ -1,0 +1,115 @@
+"""`gwctl explain`: the answers, as people read them."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run, write
+from tests.manifests import backend, gateway, gateway_class, http_route, listener, prefix_rule, service
+
+
+def lines(run: Run, manifests: Path, *arguments: str) -> list[str]:
+    result = run("explain", "-f", manifests, *arguments)
+    assert result.exit_code == 0, result.output
+    return result.output.splitlines()
+
+
+def test_the_rule_the_reason_and_the_backends(run: Run, shop: Path) -> None:
+    url = "http://shop.example.com:8080/cart/7"
+    assert lines(run, shop, "POST", url, "-H", "x-user: admin") == [
+        "gateway      default/gateway, port 8080 on 127.0.0.1",
+        "listener     http (*.example.com)",
+        "host         shop.example.com",
+        "rule         default/shop/0: path prefix /cart, method POST, header x-user = 'admin'",
+        "why          it goes before default/shop/1, which fits too: a rule with a method goes first",
+        "passed over  1 whose path does not fit (--all lists them)",
+        "then         Service default/web port 80 (10.0.0.1:8080, 10.0.0.2:8080), 3 of 4",
+        "             Service default/idle port 80 (no endpoint is ready: 503), 1 of 4",
+    ]
+
+
+def test_what_was_passed_over_and_why(run: Run, shop: Path) -> None:
+    url = "http://shop.example.com:8080/cart?q=a"
+    assert lines(run, shop, "GET", url, "-H", "X-User: bob", "--all")[3:] == [
+        "rule         default/shop/1: path prefix /cart",
+        "why          it goes before default/shop/4, which fits too: the longer prefix goes first",
+        "passed over  default/shop/2: path exactly /old does not fit",
+        "             default/shop/0: method POST, not GET; header x-user = 'admin', sent is 'bob'",
+        "             default/shop/0: query parameter q = 'a b', sent is 'a'",
+        "then         Service default/web port 80 (10.0.0.1:8080, 10.0.0.2:8080)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "last"),
+    [
+        ("http://shop.example.com:8080/old?x=1", "then         301 to https://shop.example.com/old?x=1"),
+        ("http://shop.example.com:8080/none", "then         500: the rule has no backend with a weight"),
+        ("http://other.example.com:8080/", "then         404"),
+        ("http://example.com:8080/", "then         404"),
+        ("http://x:9000/", "then         Service default/web port 80 (10.0.0.1:8080, 10.0.0.2:8080)"),
+        (
+            "http://x/",
+            "port         80 has no listener, so connections are refused (ports with a listener: 8080, 9000)",
+        ),
+    ],
+)
+def test_what_then_happens(run: Run, shop: Path, url: str, last: str) -> None:
+    assert lines(run, shop, "GET", url)[-1] == last
+
+
+def test_the_host_header_goes_before_the_url(run: Run, shop: Path) -> None:
+    found = lines(run, shop, "GET", "http://127.0.0.1:8080/", "-H", "Host: shop.example.com")
+    assert "host         shop.example.com" in found
+
+
+def test_several_gateways_on_one_port_are_told_apart(run: Run, tmp_path: Path) -> None:
+    manifests = write(
+        tmp_path,
+        gateway_class(),
+        gateway([listener("http", 80)], "one", address="127.0.0.1"),
+        gateway([listener("http", 80)], "two", address="127.0.0.2"),
+        http_route("r", [prefix_rule("/", backend("missing"))], parents=({"name": "two"},)),
+        service("other"),
+    )
+    assert lines(run, manifests, "GET", "http://é.com/ü?q=ö") == [
+        "port         80 belongs to several Gateways, by address: default/one, default/two",
+        "gateway      default/one, port 80 on 127.0.0.1",
+        "listener     http (any host)",
+        "host         any (*)",
+        "rule         none fits",
+        "then         404",
+        "gateway      default/two, port 80 on 127.0.0.2",
+        "listener     http (any host)",
+        "host         any (*)",
+        "rule         default/r/0: path prefix /",
+        "why          no other rule fits",
+        "then         500: its backendRef is invalid, forbidden or missing",
+        "note         the manifests have 1 problem: see gwctl validate",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("GET", "shop/"), "shop/ is not of the form http://HOST[:PORT]/PATH"),
+        (("GET", "https://shop/"), "https://shop/ is not of the form http://HOST[:PORT]/PATH"),
+        (("GET", "http://u:p@shop/"), "a user in the URL is not supported"),
+        (("GET", "http://shop/a b"), "the URL holds a space or a control character"),
+        (("GET", "http://shop:99999/"), "is no URL: Port out of range 0-65535"),
+        (("G T", "http://shop/"), "'G T' is no method"),
+        (("GET", "http://shop/", "-H", "x"), "'x' is not of the form 'name: value'"),
+    ],
+)
+def test_wrong_usage(run: Run, shop: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = run("explain", "-f", shop, *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_a_data_plane_that_does_not_answer_is_one_sentence(run: Run, shop: Path) -> None:
+    url = "unix:///nowhere.sock"
+    result = run("explain", "-f", shop, "GET", "http://x:8080/", "--live", "--dataplane-url", url)
+    assert result.exit_code == 2
+    assert result.output.count("\n") == 1
+    assert "ConnectError" in result.output
