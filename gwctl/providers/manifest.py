@@ -97,9 +97,7 @@ class _Collected:
                 self.resources[resource.ref] = resource
 
     def build(self) -> Manifests:
-        return Manifests(
-            self.resources, tuple(self.invalid), frozenset(self.broken), self.unclear, self.documents
-        )
+        return Manifests(self.resources, tuple(self.invalid), frozenset(self.broken), self.unclear, self.documents)
 
 
 def _split(text: str, path: str) -> Iterator[tuple[int, str]]:
@@ -179,13 +177,9 @@ def _load_yaml(text: str) -> Iterator[object]:
         message = ", ".join(part for part in (error.context, error.problem) if part) or "is not YAML"
         raise _SyntaxError(message, *((mark.line, mark.column) if mark is not None else ())) from None
     except yaml.reader.ReaderError as error:
-        before = text[: error.position]
-        message = (
-            f"holds the character U+{ord(error.character):04X}, which YAML does not allow"
-            if isinstance(error.character, str)
-            else "is not UTF-8 text"
-        )
-        raise _SyntaxError(message, before.count("\n"), len(before) - before.rfind("\n") - 1) from None
+        before = text.encode()[: error.position].decode(errors="ignore")
+        line, column = before.count("\n"), len(before) - before.rfind("\n") - 1
+        raise _SyntaxError(str(error.reason), line, column) from None
     except (yaml.YAMLError, ValueError) as error:
         raise _SyntaxError(str(error)) from None
     except RecursionError:

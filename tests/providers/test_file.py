@@ -61,11 +61,7 @@ class Reader:
                 return
 
     def ports(self) -> dict[str, int]:
-        return {
-            name.name: item.spec.ports[0].port
-            for name, item in self.state.items()
-            if isinstance(item, Service)
-        }
+        return {name.name: item.spec.ports[0].port for name, item in self.state.items() if isinstance(item, Service)}
 
     async def close(self) -> None:
         if self._pending is not None:
@@ -204,9 +200,7 @@ async def test_an_editor_that_truncates_and_writes_slowly_never_deletes_the_obje
         (f"{service('a', 81)}---\n{service('b', 0)}", "spec.ports[0].port"),
     ],
 )
-async def test_what_no_longer_parses_keeps_its_last_good_version(
-    tmp_path: Path, text: str, field: str
-) -> None:
+async def test_what_no_longer_parses_keeps_its_last_good_version(tmp_path: Path, text: str, field: str) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(f"{service('a')}---\n{service('b')}")
     async with reading(tmp_path) as reader:
@@ -248,9 +242,7 @@ async def test_of_two_files_with_one_object_the_first_counts(tmp_path: Path) -> 
         first.write_text(service("x", 1))
         await reader.next()
         assert reader.ports() == {"x": 1}
-        assert reader.invalid == (
-            Invalid(ref("x"), "", "is defined in a.yaml and in b.yaml; the first one counts"),
-        )
+        assert reader.invalid == (Invalid(ref("x"), "", "is defined in a.yaml and in b.yaml; the first one counts"),)
         first.unlink()
         await reader.next()
         assert reader.ports() == {"x": 2}
@@ -342,9 +334,7 @@ async def test_a_root_that_vanishes_keeps_everything_until_it_is_back(tmp_path: 
         root.rename(tmp_path / "away")
         await reader.settle()
         assert reader.ports() == {"a": 80}
-        assert [invalid.message for invalid in reader.invalid] == [
-            "is gone; what was read from it stays in use"
-        ]
+        assert [invalid.message for invalid in reader.invalid] == ["is gone; what was read from it stays in use"]
         (tmp_path / "away" / "a.yaml").write_text(service("a", 81))
         (tmp_path / "away").rename(root)
         await reader.settle()
@@ -352,11 +342,12 @@ async def test_a_root_that_vanishes_keeps_everything_until_it_is_back(tmp_path: 
         assert reader.invalid == ()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 async def test_a_file_that_may_not_be_read_is_reported_until_it_may(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(service("a"))
     path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("root may read everything")
     async with reading(tmp_path) as reader:
         assert [invalid.message for invalid in reader.invalid] == ["cannot be read: permission denied"]
         path.chmod(0o600)
