@@ -1,0 +1,1 @@
+"""`make demo`: gwctl before a real HAProxy on this machine, step by step."""
