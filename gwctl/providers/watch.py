@@ -254,7 +254,10 @@ def _is_begun(event: Event, path: Path) -> bool:
 
 
 def _links(path: Path) -> Iterator[tuple[Path, str]]:
-    """Yield (real directory, name) of each link on the way to an absolute path, and of where it ends."""
+    """Yield (real directory, name) of each link on the way to an absolute path, and of the file where it ends.
+
+    A directory where it ends is watched itself, and says when it goes.
+    """
     rest = path.parts[1:]
     real = Path(path.anchor)
     followed = 0
@@ -268,7 +271,7 @@ def _links(path: Path) -> Iterator[tuple[Path, str]]:
         try:
             target = here.readlink()
         except OSError:
-            if not rest:
+            if not rest and not here.is_dir():
                 yield real, name
             real = here
             continue
