@@ -194,6 +194,8 @@ def _value(source: str, name: bytes, request: Request) -> bytes | None:
         return request.method.encode("latin-1")
     if source == "p":
         return request.path.encode("latin-1")
+    if source == "h" and name == b"host":
+        return request.host.encode("latin-1") or None
     if source == "h":
         lines = [text.encode("latin-1") for key, text in request.headers if key.lower().encode("latin-1") == name]
         return b",".join(lines) if lines else None

@@ -10,7 +10,8 @@ from urllib.parse import unquote_to_bytes
 class Request:
     """``host`` is the Host header's text (it may name a port), ``path`` the raw path as sent.
 
-    ``query`` is what follows the ``?``. ``headers`` are name and value in the order sent. All text is Latin-1: one character for each byte.
+    ``query`` is what follows the ``?``. ``headers`` are name and value in the order sent. All text is Latin-1: one
+    character for each byte.
     """
 
     method: str
@@ -33,6 +34,8 @@ class Request:
 
     def header(self, name: str) -> str | None:
         """Give the value of a header, its lines joined by commas (RFC 9110, section 5.3); ``name`` is in lower case."""
+        if name == "host":
+            return self.host or None
         lines = [value for key, value in self.headers if key.lower() == name]
         return ",".join(lines) if lines else None
 
