@@ -22,6 +22,9 @@ Observer = Callable[[str, str, int], None]
 """Called after every request with the method, the call's template and the status (0: no answer)."""
 
 _RELOAD_ID = "Reload-ID"
+_RUNTIME = "/services/haproxy/runtime/"
+_RUNTIME_TIMEOUT = httpx.Timeout(10.0)
+_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 _TRANSACTIONS = "/services/haproxy/transactions"
 
 
@@ -53,7 +56,6 @@ class Client:
         self._http = httpx.AsyncClient(
             base_url=f"{base.rstrip('/')}/v3",
             auth=httpx.BasicAuth(username, password),
-            timeout=httpx.Timeout(60.0, connect=5.0),
             transport=transport,
             trust_env=False,
         )
@@ -141,15 +143,30 @@ class Client:
         body = (await self._send("GET", "/services/haproxy/reloads/{name}", name=reload)).json()
         return str(body["status"]), str(body.get("response", ""))
 
+    async def reread_file(self) -> None:
+        """Make the API take the configuration from its file again, which it fails to do after a failed reload."""
+        path = "/services/haproxy/configuration/raw"
+        text = (await self._send("GET", path)).content
+        version = str(await self.configuration_version())
+        headers = {"Content-Type": "text/plain"}
+        await self._send("POST", path, {"version": version, "skip_reload": "true"}, content=text, headers=headers)
+
     # Files
 
     async def store_map(self, name: str, text: str) -> str:
-        """Write a map's file, which changes nothing at runtime; give its path."""
-        return await self._store("maps", name, text)
+        """Write a map's file, which changes nothing at runtime; give its path. The text must not be empty."""
+        path = "/services/haproxy/storage/maps"
+        there = (await self.stored("maps")).get(name)
+        if there is None:
+            return await self._upload(path, name, text)
+        headers = {"Content-Type": "text/plain"}
+        parameters = {"skip_reload": "true"}
+        await self._send("PUT", f"{path}/{{name}}", parameters, name=name, content=text.encode(), headers=headers)
+        return there
 
     async def store_general(self, name: str, text: str) -> str:
-        """Write a file of general use; give its path."""
-        return await self._store("general", name, text)
+        """Add a file of general use; give its path."""
+        return await self._upload("/services/haproxy/storage/general", name, text)
 
     async def stored(self, kind: Literal["maps", "general"]) -> dict[str, str]:
         """Give the stored files of a kind: name to path."""
@@ -160,14 +177,7 @@ class Client:
         """Delete a file of general use."""
         await self._send("DELETE", "/services/haproxy/storage/general/{name}", name=name)
 
-    async def _store(self, kind: Literal["maps", "general"], name: str, text: str) -> str:
-        path = f"/services/haproxy/storage/{kind}"
-        stored = await self.stored(kind)
-        if name in stored:
-            parameters = {"skip_reload": "true"}
-            headers = {"Content-Type": "text/plain"}
-            await self._send("PUT", f"{path}/{{name}}", parameters, name=name, content=text.encode(), headers=headers)
-            return stored[name]
+    async def _upload(self, path: str, name: str, text: str) -> str:
         files = {"file_upload": (name, text.encode(), "text/plain")}
         return str((await self._send("POST", path, files=files)).json()["file"])
 
@@ -252,8 +262,9 @@ class Client:
         **content: Any,
     ) -> httpx.Response:
         url = path.format(name=_escape(name), key=_escape(key))
+        timeout = _RUNTIME_TIMEOUT if path.startswith(_RUNTIME) else _TIMEOUT
         try:
-            response = await self._request(method, url, params=parameters, **content)
+            response = await self._request(method, url, params=parameters, timeout=timeout, **content)
         except httpx.HTTPError as error:
             self._observer(method, path, 0)
             raise Unavailable(f"{method} {path}: {type(error).__name__}") from error

@@ -24,7 +24,7 @@ from gwctl.haproxy.program import Layout, lua_name, lua_text
 from gwctl.haproxy.state import Section, SectionKey, SectionKind, Server, State
 
 BULK_ROWS = 200
-"""From this many rows of one table on, the table is written in one call."""
+"""From this many rows on, an empty table is written in one call. Others are not: the call may lose rows at first."""
 
 BULK_BYTES = 8192
 """The Data Plane API appends a bulk of at most this size, and replaces the table by a larger one."""
@@ -101,11 +101,12 @@ class Executor:
         await self._client.change_server(slot, name, {**address, "admin_state": server.state})
 
     async def _replace_table(self, phase: list[Operation], actual: State) -> bool:
-        """Write a table in one call; tell whether it is large enough for that call to be atomic."""
+        """Write an empty table in one call; tell whether that was possible."""
         sets = [operation for operation in phase if isinstance(operation, SetRow)]
         table = sets[0].table
-        rows = {**actual.tables.get(table, {}), **{item.key: item.value for item in sets}}
-        if sum(len(key) + len(value) + 2 for key, value in rows.items()) <= BULK_BYTES:
+        rows = {item.key: item.value for item in sets}
+        size = sum(len(key) + len(value) + 2 for key, value in rows.items())
+        if actual.tables.get(table) or size <= BULK_BYTES:
             return False
         await self._client.replace_rows(table, rows)
         there = await read_table(self._client, table)
@@ -223,6 +224,7 @@ class Executor:
             if status == "succeeded":
                 return
             if status == "failed":
+                await self._client.reread_file()
                 raise ReloadFailed(f"HAProxy did not load the configuration: {response.strip()[-1000:]}")
             await asyncio.sleep(_POLL_SECONDS)
 

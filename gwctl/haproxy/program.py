@@ -102,6 +102,7 @@ def _http(layout: Layout) -> Section:
         "http_keep_alive_timeout": _MINUTE,
         "client_fin_timeout": 10 * _SECOND,
         "dontlognull": "enabled",
+        "idle_close_on_response": "enabled",
         "log_format": _LOG_FORMAT,
         "log_target_list": [{"global": True}],
         "http_request_rule_list": [

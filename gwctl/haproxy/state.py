@@ -57,8 +57,8 @@ class State:
     """What HAProxy has or should have.
 
     ``sections``: each as the Data Plane API's JSON with children. ``servers``: by slot, then by server name; a slot
-    without servers may be left out. ``lua``: the name of the Lua file that ``global`` loads. ``changes``: what is known of
-    how the tables came about, so that a difference to their base need not be searched for.
+    without servers may be left out. ``lua``: the name of the Lua file that ``global`` loads. ``changes``: what is known
+    of how the tables came about, so that a difference to their base need not be searched for.
     """
 
     sections: Mapping[SectionKey, Section]

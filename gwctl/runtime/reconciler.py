@@ -176,6 +176,7 @@ class Reconciler:
         for problem in sorted(self._reported - current, key=str):
             log.info("resource problem solved", extra=_describe(problem))
         self._reported = current
+        self._metrics.set_resources(resource.kind for resource in self._pipeline.snapshot.resources())
         conditions = ["Invalid" if isinstance(problem, Invalid) else problem.condition for problem in current]
         self._metrics.set_problems(conditions)
         services = self._desired.state.tables[Table.SERVICES]

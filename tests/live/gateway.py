@@ -109,11 +109,13 @@ class Gwctl:
         (self.folder / name).unlink()
 
 
-async def wait_for(port: int, request: Request, *, status: int, backend: str = "") -> Response:
+async def wait_for(
+    port: int, request: Request, *, status: int, backend: str = "", seconds: float = DEADLINE_SECONDS
+) -> Response:
     """Send a request until the answer has this status and comes from this backend."""
     response: Response | None = None
     try:
-        async with asyncio.timeout(DEADLINE_SECONDS):
+        async with asyncio.timeout(seconds):
             while True:
                 try:
                     response = await fetch(port, request)

@@ -100,12 +100,12 @@ async def test_a_restarted_haproxy_serves_again_and_a_dead_data_plane_api_is_wai
         more = Request("GET", "more.test", "/")
         await wait_for(port, more, status=200)
         await dataplane.restart_haproxy()
-        await wait_for(port, more, status=200)
+        await wait_for(port, more, status=200, seconds=90)  # the Data Plane API may wait 30 s for the dead process
         await dataplane.stop_api(kill=True)
         gwctl.write("more.yaml", [http_route("more", [prefix_rule("/", backend("web"))], ("again.test",))])
         assert (await wait_for(port, more, status=200)).status == 200
         await dataplane.start_api()
-        await wait_for(port, Request("GET", "again.test", "/"), status=200)
+        await wait_for(port, Request("GET", "again.test", "/"), status=200, seconds=90)
 
 
 async def test_sections_of_others_stay_as_they_are(haproxy: Path, tmp_path: Path) -> None:

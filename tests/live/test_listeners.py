@@ -49,15 +49,18 @@ async def test_a_taken_port_harms_no_other_listener_and_is_reported(dataplane: D
 
 async def test_a_new_listener_is_one_reload_and_a_route_none(dataplane: DataPlane, tmp_path: Path) -> None:
     first, second = free_port(), free_port()
-    async with EchoBackend("a") as a, EchoBackend("b") as b:
-        async with Gwctl(dataplane, tmp_path / "manifests", gateway_class(), *site("a", first, a.port)) as gwctl:
-            await wait_for(first, Request("GET", "x.test", "/"), status=200, backend="a")
-            assert await dataplane.reloads() == 1
-            gwctl.write("more.yaml", site("b", second, b.port))
-            await wait_for(second, Request("GET", "x.test", "/"), status=200, backend="b")
-            await wait_for(first, Request("GET", "x.test", "/"), status=200, backend="a")
-            assert await dataplane.reloads() == 2
-            assert 'gwctl_reloads_total{reason="listener added"} 1.0' in await gwctl.metrics()
+    async with (
+        EchoBackend("a") as a,
+        EchoBackend("b") as b,
+        Gwctl(dataplane, tmp_path / "manifests", gateway_class(), *site("a", first, a.port)) as gwctl,
+    ):
+        await wait_for(first, Request("GET", "x.test", "/"), status=200, backend="a")
+        assert await dataplane.reloads() == 1
+        gwctl.write("more.yaml", site("b", second, b.port))
+        await wait_for(second, Request("GET", "x.test", "/"), status=200, backend="b")
+        await wait_for(first, Request("GET", "x.test", "/"), status=200, backend="a")
+        assert await dataplane.reloads() == 2
+        assert 'gwctl_reloads_total{reason="listener added"} 1.0' in await gwctl.metrics()
 
 
 async def test_tcp_goes_by_weight_and_a_listener_without_route_closes_at_once(
