@@ -72,9 +72,7 @@ class PrivateApt:
         for found in _URI.finditer(printed):
             package, package_version, _ = unquote(found["file"]).split("_", 2)
             chosen[package] = (package_version, int(found["size"]))
-        described = self._run(
-            "apt-cache", "show", *(f"{package}={of[0]}" for package, of in sorted(chosen.items()))
-        )
+        described = self._run("apt-cache", "show", *(f"{package}={of[0]}" for package, of in sorted(chosen.items())))
         packages = {}
         for stanza in filter(None, described.split("\n\n")):
             fields = _fields(stanza)
@@ -118,9 +116,7 @@ class PrivateApt:
 
     def _mirrors(self) -> list[str]:
         """The archives of this machine's own sources, Debian's main one first; needs no lists."""
-        targets = self._run(
-            "apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", check=False
-        )
+        targets = self._run("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", check=False)
         uris = targets.splitlines()
         uris += [
             found["uri"].split("/dists/")[0] + "/"

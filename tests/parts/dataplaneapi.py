@@ -37,9 +37,7 @@ def _real() -> Part | None:
     if named := named_by("GWCTL_DATAPLANEAPI"):
         version = dataplaneapi_version(named)
         if not is_at_least(version, NEEDED):
-            raise PartError(
-                f"GWCTL_DATAPLANEAPI names Data Plane API {version}, but gwctl needs 3.4 or newer"
-            )
+            raise PartError(f"GWCTL_DATAPLANEAPI names Data Plane API {version}, but gwctl needs 3.4 or newer")
         say(NAME, f"using the real one, {short(named)} (version {version}, from GWCTL_DATAPLANEAPI)")
         return Part(named, version)
     if present := on_path("dataplaneapi"):

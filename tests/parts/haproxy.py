@@ -120,8 +120,6 @@ def _stand_alone(program: Path, loader: Path, libraries: Path) -> None:
 
 def _try(loader: Path, libraries: Path, program: Path) -> None:
     """Start the program before it is moved to its final place, to see that no library is missing."""
-    done = subprocess.run(
-        [loader, "--library-path", libraries, program, "-v"], capture_output=True, text=True
-    )
+    done = subprocess.run([loader, "--library-path", libraries, program, "-v"], capture_output=True, text=True)
     if done.returncode:
         raise PartError(f"the unpacked HAProxy does not start: {(done.stderr or done.stdout).strip()[-300:]}")

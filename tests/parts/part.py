@@ -38,9 +38,7 @@ def read_version(path: Path, *arguments: str, pattern: str) -> str:
     found = re.search(pattern, done.stdout + done.stderr)
     if not found:
         tail = (done.stdout + done.stderr).strip()[-300:]
-        raise PartError(
-            f"{path} {' '.join(arguments)} prints no version (exit status {done.returncode}): {tail}"
-        )
+        raise PartError(f"{path} {' '.join(arguments)} prints no version (exit status {done.returncode}): {tail}")
     return found[1]
 
 

@@ -62,9 +62,7 @@ def _pip_of_debian() -> Path:
                     unpack(file, folder)
     wheels = installed or sorted(entry.glob("usr/share/python-wheels/pip-*.whl"))
     if not wheels:
-        raise PartError(
-            "this Python has no pip and Debian's python3-pip-whl holds none: install python3-venv"
-        )
+        raise PartError("this Python has no pip and Debian's python3-pip-whl holds none: install python3-venv")
     return wheels[-1] / "pip"
 
 

@@ -54,7 +54,7 @@ def test_covers(pattern: str, host: str, expected: bool) -> None:
 
 def test_specificity() -> None:
     hosts = ["*", "*.test", "*.a.test", "*.long.name.test", "a.test", "x.a.test"]
-    assert sorted(hosts[::-1], key=specificity) == hosts
+    assert sorted(set(hosts), key=specificity) == hosts
 
 
 def routing(*manifests: Manifest) -> Routing:
