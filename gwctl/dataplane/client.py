@@ -217,10 +217,8 @@ class Client:
 
     async def replace_rows(self, table: str, rows: Mapping[str, str]) -> None:
         """Replace all rows of a map in one step. It is atomic only for more than 8,192 bytes; always read back."""
-        text = "".join(f"{key} {value}\n" for key, value in rows.items())
-        headers = {"Content-Type": "text/plain"}
-        path = "/services/haproxy/runtime/maps/{name}"
-        await self._send("PUT", path, name=table, content=text.encode(), headers=headers)
+        entries = [{"key": key, "value": value} for key, value in rows.items()]
+        await self._send("PUT", "/services/haproxy/runtime/maps/{name}", name=table, json=entries)
 
     # Runtime: servers
 
