@@ -20,7 +20,7 @@ from gwctl.dataplane.reader import EMPTY_MAP, parse_servers, read_table
 from gwctl.haproxy.desired import is_pool_slot
 from gwctl.haproxy.names import Table
 from gwctl.haproxy.plan import Operation, RemoveRow, RemoveServer, SetRow, SetServer, Transaction
-from gwctl.haproxy.program import Layout, lua_name, lua_text
+from gwctl.haproxy.program import Layout, is_lua, lua_name, lua_text
 from gwctl.haproxy.state import Section, SectionKey, SectionKind, Server, State
 
 BULK_ROWS = 200
@@ -178,6 +178,13 @@ class Executor:
         reload = await self._commit(transaction)
         if reload is not None:
             await self._wait_for_reload(reload)
+        await self._delete_old_lua(name)
+
+    async def _delete_old_lua(self, current: str) -> None:
+        """Delete the Lua files of other versions of gwctl, which no process loads any more."""
+        for name in await self._client.stored("general"):
+            if is_lua(name) and name != current:
+                await self._client.delete_general(name)
 
     @retry(retry=retry_if_exception_type(VersionConflict), stop=stop_after_attempt(_CONFLICTS), reraise=True)
     async def _commit(self, transaction: Transaction) -> str | None:
@@ -210,7 +217,7 @@ class Executor:
         options = dict(section.get("lua_options") or {})
         tuning = dict(section.get("tune_lua_options") or {})
         loaded = str(options.get("load_per_thread", "")).rpartition("/")[2]
-        if loaded and not loaded.startswith("gwctl-"):
+        if loaded and not is_lua(loaded):
             raise ForeignLua(f"HAProxy's global section already loads {loaded} with lua-load-per-thread: use lua-load")
         if options.get("load_per_thread") != path:
             options["load_per_thread"] = path

@@ -8,10 +8,8 @@ from gwctl.dataplane.client import Client, Json
 from gwctl.dataplane.error import NotFound
 from gwctl.haproxy.desired import is_pool_slot
 from gwctl.haproxy.names import Table, is_ours
-from gwctl.haproxy.program import Layout
+from gwctl.haproxy.program import Layout, is_lua
 from gwctl.haproxy.state import AdminState, Section, SectionKey, SectionKind, Server, Servers, State
-
-_LUA_PREFIX = "gwctl-"
 
 
 async def read_layout(client: Client) -> Layout:
@@ -54,7 +52,7 @@ async def read_lua(client: Client) -> str:
     """Give the name of our Lua file that ``global`` loads, empty when it loads none."""
     options = (await client.global_section()).get("lua_options") or {}
     name = str(options.get("load_per_thread", "")).rpartition("/")[2]
-    return name if name.startswith(_LUA_PREFIX) else ""
+    return name if is_lua(name) else ""
 
 
 async def read_table(client: Client, table: Table) -> dict[str, str]:

@@ -17,6 +17,7 @@ from gwctl.haproxy.names import (
     DEFAULTS_HTTP_SLOT,
     DEFAULTS_TCP,
     DEFAULTS_TCP_SLOT,
+    PREFIX,
     Table,
     frontend_name,
 )
@@ -62,6 +63,11 @@ def lua_text(layout: Layout) -> str:
 def lua_name(layout: Layout) -> str:
     """Name the Lua file by its content, so that another version of gwctl never overwrites what is loaded."""
     return f"gwctl-{content_id(lua_text(layout))}.lua"
+
+
+def is_lua(name: str) -> bool:
+    """Tell whether a file is the Lua part of some version of gwctl."""
+    return name.startswith(f"{PREFIX}-") and name.endswith(".lua")
 
 
 def program_sections(layout: Layout) -> dict[SectionKey, Section]:

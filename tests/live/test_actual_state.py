@@ -38,6 +38,17 @@ async def calls_that_write(gwctl: Gwctl) -> list[str]:
     return sorted(f"{method} {call}" for call, method in found if method != "GET")
 
 
+async def test_the_lua_file_of_another_version_is_replaced(dataplane: DataPlane, tmp_path: Path) -> None:
+    general = dataplane.folder / "general"
+    (general / "gwctl-0123.lua").write_text("-- an older version\n")
+    (general / "theirs.lua").write_text("-- somebody else's\n")
+    async with EchoBackend("web") as web, running(dataplane, tmp_path / "m", free_port(), web.port):
+        names = sorted(path.name for path in general.glob("*.lua"))
+    assert len(names) == 2
+    assert names[0] != "gwctl-0123.lua"
+    assert names[1] == "theirs.lua"
+
+
 async def test_nothing_is_written_to_a_haproxy_that_is_already_right(dataplane: DataPlane, tmp_path: Path) -> None:
     port = free_port()
     async with EchoBackend("web") as web:
