@@ -22,9 +22,10 @@ Observer = Callable[[str, str, int], None]
 """Called after every request with the method, the call's template and the status (0: no answer)."""
 
 _RELOAD_ID = "Reload-ID"
-_RUNTIME = "/services/haproxy/runtime/"
-_RUNTIME_TIMEOUT = httpx.Timeout(10.0)
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+"""The API itself waits up to 30 s for a HAProxy that died, one call after the other: asking anew only adds to that."""
+
+_RAW = "/services/haproxy/configuration/raw"
 _TRANSACTIONS = "/services/haproxy/transactions"
 
 
@@ -56,6 +57,7 @@ class Client:
         self._http = httpx.AsyncClient(
             base_url=f"{base.rstrip('/')}/v3",
             auth=httpx.BasicAuth(username, password),
+            timeout=_TIMEOUT,
             transport=transport,
             trust_env=False,
         )
@@ -143,13 +145,18 @@ class Client:
         body = (await self._send("GET", "/services/haproxy/reloads/{name}", name=reload)).json()
         return str(body["status"]), str(body.get("response", ""))
 
+    async def configuration_text(self, transaction: str | None = None) -> bytes:
+        """Give the configuration as the API renders it, with the changes of a transaction."""
+        return (await self._send("GET", _RAW, _transaction(transaction))).content
+
+    async def store_configuration(self, text: bytes, version: int) -> None:
+        """Replace the configuration's file and nothing else: HAProxy takes it when it next starts."""
+        parameters = {"version": str(version), "skip_reload": "true"}
+        await self._send("POST", _RAW, parameters, content=text, headers={"Content-Type": "text/plain"})
+
     async def reread_file(self) -> None:
         """Make the API take the configuration from its file again, which it fails to do after a failed reload."""
-        path = "/services/haproxy/configuration/raw"
-        text = (await self._send("GET", path)).content
-        version = str(await self.configuration_version())
-        headers = {"Content-Type": "text/plain"}
-        await self._send("POST", path, {"version": version, "skip_reload": "true"}, content=text, headers=headers)
+        await self.store_configuration(await self.configuration_text(), await self.configuration_version())
 
     # Files
 
@@ -163,6 +170,10 @@ class Client:
         parameters = {"skip_reload": "true"}
         await self._send("PUT", f"{path}/{{name}}", parameters, name=name, content=text.encode(), headers=headers)
         return there
+
+    async def stored_map(self, name: str) -> str:
+        """Give the text of a map's file."""
+        return (await self._send("GET", "/services/haproxy/storage/maps/{name}", name=name)).text
 
     async def store_general(self, name: str, text: str) -> str:
         """Add a file of general use; give its path."""
@@ -260,9 +271,8 @@ class Client:
         **content: Any,
     ) -> httpx.Response:
         url = path.format(name=_escape(name), key=_escape(key))
-        timeout = _RUNTIME_TIMEOUT if path.startswith(_RUNTIME) else _TIMEOUT
         try:
-            response = await self._request(method, url, params=parameters, timeout=timeout, **content)
+            response = await self._request(method, url, params=parameters, **content)
         except httpx.HTTPError as error:
             self._observer(method, path, 0)
             raise Unavailable(f"{method} {path}: {type(error).__name__}") from error

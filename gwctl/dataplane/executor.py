@@ -7,7 +7,7 @@ everything HAProxy will load to its files first, so the new process comes up com
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeVar
@@ -168,10 +168,7 @@ class Executor:
         Raises `ReloadFailed` when HAProxy does not take the configuration, `VersionConflict` when others keep
         changing it.
         """
-        for table in Table:
-            rows = transaction.state.tables.get(table, {})
-            text = "".join(f"{key} {value}\n" for key, value in sorted(rows.items()))
-            await self._client.store_map(table, text or EMPTY_MAP)
+        await self._store_tables(transaction.state)
         name = lua_name(self.layout)
         if name not in await self._client.stored("general"):
             await self._client.store_general(name, lua_text(self.layout))
@@ -179,6 +176,43 @@ class Executor:
         if reload is not None:
             await self._wait_for_reload(reload)
         await self._delete_old_lua(name)
+
+    async def checkpoint(self, state: State, is_interrupted: Callable[[], bool]) -> bool:
+        """Bring the files up to the state, so that a HAProxy that starts anew serves it; tell whether that was done.
+
+        It stops half way, which harms nothing, when more urgent work has come and ``is_interrupted`` says so.
+        The surprising fact: servers reach the file without a reload by way of a transaction that is never committed.
+        """
+        await self._store_tables(state)
+        version = await self._client.configuration_version()
+        transaction = Transaction((), (), state)
+        existing = {
+            SectionKey(SectionKind.BACKENDS, str(section["name"])): section
+            for section in await self._client.sections(SectionKind.BACKENDS)
+        }
+        slots = [(key, section) for key, section in _sections_to_write(transaction, existing) if key in existing]
+        if not slots:
+            return True
+        identifier = await self._client.begin(version)
+        try:
+            for key, section in slots:
+                assert section is not None
+                if is_interrupted():
+                    return False
+                await self._client.put_section(key, section, existing=True, transaction=identifier)
+            text = await self._client.configuration_text(identifier)
+        finally:
+            await self._drop(identifier)
+        await self._client.store_configuration(text, version)
+        return True
+
+    async def _store_tables(self, state: State) -> None:
+        stored = await self._client.stored("maps")
+        for table in Table:
+            rows = state.tables.get(table, {})
+            text = "".join(f"{key} {value}\n" for key, value in sorted(rows.items())) or EMPTY_MAP
+            if table not in stored or await self._client.stored_map(table) != text:
+                await self._client.store_map(table, text)
 
     async def _delete_old_lua(self, current: str) -> None:
         """Delete the Lua files of other versions of gwctl, which no process loads any more."""

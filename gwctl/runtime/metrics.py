@@ -60,6 +60,9 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
+        self.checkpoints = Counter(
+            "gwctl_checkpoints", "How often HAProxy's files were brought up to what it serves", registry=registry
+        )
         self.readback_mismatches = Counter(
             "gwctl_readback_mismatches", "What was written and read back differently", registry=registry
         )

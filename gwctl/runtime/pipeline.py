@@ -29,7 +29,7 @@ class Pipeline:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """All that users must fix, as far as resources parse."""
-        return (*self.graph.problems, *self.tables.problems)
+        return self.graph.problems
 
 
 def advance(pipeline: Pipeline | None, changes: Mapping[Ref, Resource | None], controller_name: str) -> Pipeline:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 from gwctl.api.parse import Invalid, Resource
 from gwctl.api.ref import Ref
-from gwctl.dataplane import Refused, ReloadFailed
+from gwctl.dataplane import DataPlaneError, Refused, ReloadFailed
 from gwctl.dataplane.client import Client, Process
 from gwctl.dataplane.executor import Executor
 from gwctl.dataplane.reader import read_layout, read_state
@@ -64,6 +64,8 @@ class Reconciler:
         self._actual: State | None = None
         self._process: Process | None = None
         self._writes = 0
+        self._seen = 0
+        self._saved = 0
         self._refused: dict[FrontendKey, str] = {}
         self._retry_refused = 0.0
         self._reported: frozenset[Problem | Invalid] = frozenset()
@@ -156,6 +158,23 @@ class Reconciler:
             await self.apply()
         await self._delete_retired()
         return True
+
+    async def checkpoint(self, is_interrupted: Callable[[], bool]) -> None:
+        """Bring HAProxy's files up to what it serves, once nothing was written since the call before.
+
+        A HAProxy that starts anew then comes up complete. Failing is no harm: the next call tries again.
+        """
+        seen, self._seen = self._seen, self._writes
+        if self._saved == self._writes or seen != self._writes:
+            return
+        if self._desired is None or self._actual is None or self._executor is None:
+            return
+        try:
+            if await self._executor.checkpoint(self._desired.state, is_interrupted):
+                self._saved = seen
+                self._metrics.checkpoints.inc()
+        except DataPlaneError as error:
+            log.warning("cannot bring HAProxy's files up to date", extra={"error": str(error)})
 
     async def watch_process(self) -> bool:
         """Tell whether HAProxy is another process than before; what is known of the old one is forgotten."""

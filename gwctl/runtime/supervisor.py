@@ -127,13 +127,13 @@ async def _work(reconciler: Reconciler, pending: Pending, metrics: Metrics, heal
 
 async def _work_once(reconciler: Reconciler, pending: Pending, metrics: Metrics, health: Health) -> None:
     started, pending.started = pending.started, None
-    watch, pending.watch = pending.watch, False
+    tick, pending.watch = pending.watch, False
     if started is not None:
         changes, pending.changes = pending.changes, {}
         reconciler.update(changes)
     if not reconciler.has_resources:
         return
-    restarted = watch and await reconciler.watch_process()
+    restarted = tick and await reconciler.watch_process()
     if started is not None or restarted or pending.retry:
         await reconciler.apply()
         pending.retry = False
@@ -144,3 +144,5 @@ async def _work_once(reconciler: Reconciler, pending: Pending, metrics: Metrics,
     observation, pending.observation = pending.observation, None
     if observation is not None:
         await reconciler.repair(observation)
+    if tick:
+        await reconciler.checkpoint(lambda: pending.started is not None)

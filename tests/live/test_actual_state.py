@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -117,6 +118,36 @@ async def test_a_restarted_haproxy_serves_again_and_a_dead_data_plane_api_is_wai
         assert (await wait_for(port, more, status=200)).status == 200
         await dataplane.start_api()
         await wait_for(port, Request("GET", "again.test", "/"), status=200, seconds=90)
+
+
+async def test_a_haproxy_that_starts_anew_serves_everything_from_its_files(
+    dataplane: DataPlane, tmp_path: Path
+) -> None:
+    port = free_port()
+    more = Request("GET", "more.test", "/")
+    async with EchoBackend("web") as web, EchoBackend("other") as other:
+        async with running(dataplane, tmp_path / "m", port, web.port) as gwctl:
+            manifests = [
+                http_route("more", [prefix_rule("/", backend("other"))], ("more.test",)),
+                service("other"),
+                *endpoints("other", [("127.0.0.1", other.port)]),
+            ]
+            before = await checkpoints(gwctl)
+            await gwctl.apply("more.yaml", manifests)
+            async with asyncio.timeout(30):
+                while await checkpoints(gwctl) == before:  # noqa: ASYNC110 (the metric is what a user would watch)
+                    await asyncio.sleep(0.05)
+            assert await dataplane.reloads() == 1
+        await dataplane.restart_haproxy()
+        await wait_for(port, more, status=200, backend="other")
+        await wait_for(port, REQUEST, status=200, backend="web")
+
+
+async def checkpoints(gwctl: Gwctl) -> float:
+    """Give how many checkpoints were made."""
+    found = re.search(r"^gwctl_checkpoints_total (.*)$", await gwctl.metrics(), re.MULTILINE)
+    assert found is not None
+    return float(found[1])
 
 
 async def test_sections_of_others_stay_as_they_are(haproxy: Path, tmp_path: Path) -> None:
