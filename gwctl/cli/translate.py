@@ -73,5 +73,4 @@ def translate_to_haproxy(pipeline: Pipeline, pools: Pools, layout: Layout = LAYO
         "tables": {table.value: to_plain(rows) for table, rows in state.tables.items() if rows},
         "servers": to_plain(state.servers),
         "lua": state.lua,
-        "problems": to_plain(pipeline.tables.problems),
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from typing import NamedTuple
+from urllib.parse import quote
 
 import pcre2
 
@@ -33,6 +34,12 @@ UNSUPPORTED_FIELDS: tuple[tuple[str, str], ...] = (
     ("retry", "retry"),
     ("session_persistence", "sessionPersistence"),
 )
+
+MATCH_LIMIT = 9_000
+"""Longest match in bytes, its values percent-encoded. With what its rule does it must fit into one row of a table."""
+
+HEADERS_LIMIT = 8_900
+"""Longest header modifier in bytes. In base64 it must fit into one row of a table."""
 
 _HEADER_NAME = re.compile(HEADER_NAME_PATTERN[1:-1])
 _PRINTABLE = re.compile(r"[!-~]*")
@@ -71,6 +78,21 @@ def _check_match(match: HTTPRouteMatch, field: str, found: list[Refusal]) -> Non
     for index, parameter in enumerate(match.query_params):
         if parameter.type == "RegularExpression":
             _check_regex(parameter.value, f"{field}.queryParams[{index}].value", found)
+    if _encoded_length(match) > MATCH_LIMIT:
+        message = (
+            f"is longer than {MATCH_LIMIT} bytes when its values are percent-encoded, which is all that HAProxy takes"
+        )
+        found.append(Refusal(field, message))
+
+
+def _encoded_length(match: HTTPRouteMatch) -> int:
+    values: list[HTTPHeaderMatch | HTTPQueryParamMatch] = [*match.headers, *match.query_params]
+    texts = [match.path.value, *(text for item in values for text in (item.name, item.value))]
+    characters = sum(map(len, texts)) + 4 * len(values)
+    # A character has at most four bytes, each of which becomes three.
+    if characters * 12 <= MATCH_LIMIT:
+        return characters
+    return sum(len(quote(text, safe="")) for text in texts) + 4 * len(values)
 
 
 def _check_regex(pattern: str, field: str, found: list[Refusal]) -> None:
@@ -104,8 +126,16 @@ def _check_filter(item: HTTPRouteFilter, field: str, found: list[Refusal]) -> No
             # The CRD lets any text through here.
             if not _HEADER_NAME.fullmatch(name):
                 found.append(Refusal(f"{field}.remove[{index}]", f"{name!r} is no header name"))
+        if _headers_length(item.request_header_modifier) > HEADERS_LIMIT:
+            found.append(Refusal(field, f"is longer than {HEADERS_LIMIT} bytes, which is all that HAProxy takes"))
     if item.request_redirect is not None and item.request_redirect.path is not None:
         _check_path_modifier(item.request_redirect.path, f"{field}.path", found)
+
+
+def _headers_length(modifier: HTTPHeaderFilter) -> int:
+    """The length as HAProxy reads it, where a text's length takes up to three bytes."""
+    changes = sum(len(header.name) + len(header.value) + 6 for header in (*modifier.set, *modifier.add))
+    return changes + sum(len(name) + 3 for name in modifier.remove)
 
 
 def _check_path_modifier(path: HTTPPathModifier, field: str, found: list[Refusal]) -> None:

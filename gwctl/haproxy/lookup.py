@@ -17,7 +17,7 @@ import pcre2
 
 from gwctl.haproxy.encoding import SLASH
 from gwctl.haproxy.names import Table
-from gwctl.haproxy.program import WILDCARD_LEVELS
+from gwctl.haproxy.program import PATH_BYTES, WILDCARD_LEVELS
 from gwctl.haproxy.state import Rows
 from gwctl.haproxy.table import ERROR_TARGET
 from gwctl.routing.request import Request
@@ -125,7 +125,7 @@ def _host_only(host: str) -> str:
 
 
 def _find_entry(rows: _Rows, host: str, request: Request) -> str | None:
-    key = host + quote(request.path.encode("latin-1"), safe="")
+    key = host + quote(request.path[:PATH_BYTES].encode("latin-1"), safe="")
     entry = _pick(rows, f"{Table.PATHS_EXACT} {key}", rows.find(Table.PATHS_EXACT, key), request)
     if entry is None:
         entry = _pick(rows, f"{Table.PATHS_REGEX} {host}", rows.find(Table.PATHS_REGEX, host), request)

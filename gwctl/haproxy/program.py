@@ -27,6 +27,9 @@ from gwctl.routing.virtualhost import Frontend
 WILDCARD_LEVELS = 12
 """How many labels may follow ``*.`` in a host name: one look-up each, for hosts without a row of their own."""
 
+PATH_BYTES = 1_100
+"""How much of a request's path is looked up: a rule's has at most 1,024, and HAProxy cannot encode long ones."""
+
 _LUA = files(__package__).joinpath("gwctl.lua").read_text(encoding="utf-8")
 
 _SECOND = 1000
@@ -156,8 +159,8 @@ def _find_entry(layout: Layout) -> Iterator[dict[str, Any]]:
     """By exact path, then by regular expressions, then by the longest prefix; Lua picks from a group."""
     pick = _if({"type": "lua", "lua_action": "gwctl_match"}, "{ var(txn.entry) -m beg ~ }")
     missing = f"!{_found('entry')}"
-    yield _set("path", "path,url_enc")
-    yield _set("key", "var(txn.vhost),concat(,txn.path)")
+    yield _set("path", f"path,bytes(0,{PATH_BYTES}),url_enc")
+    yield _set("key", "var(txn.vhost),concat(,txn.path)", _found("path"))
     yield _set("entry", f"var(txn.key),map_str({layout.table(Table.PATHS_EXACT)})")
     yield pick
     yield _set("entry", f"var(txn.vhost),map_str({layout.table(Table.PATHS_REGEX)})", missing)

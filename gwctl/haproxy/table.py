@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from gwctl.graph.node import Problem, ServicePort
-from gwctl.graph.problem import unsupported_value
+from gwctl.graph.node import ServicePort
 from gwctl.haproxy.encoding import (
     SLASH,
     content_id,
@@ -28,7 +27,10 @@ from gwctl.routing.rule import Candidate, HeaderFilter, Match, PathKey, Redirect
 from gwctl.routing.virtualhost import FrontendKey, Paths, Routing, VirtualHost
 
 ROW_LIMIT = 12_000
-"""Longest row in bytes: HAProxy takes a command of one buffer, 16,384 bytes by default."""
+"""Longest row in bytes: HAProxy takes a command of 15,360 bytes by default, and cuts off what is longer.
+
+No rule is longer by itself: see ``MATCH_LIMIT`` in `gwctl.graph.validate`.
+"""
 
 GROUP_LIMIT = 4_000
 """A group longer than this goes on in another."""
@@ -45,14 +47,13 @@ _TABLE_OF = {"exact": Table.PATHS_EXACT, "regex": Table.PATHS_REGEX, "prefix": T
 
 @dataclass(frozen=True, slots=True)
 class PlaceRows:
-    """What one path of a virtual host needs: rows (its own last), Services by key, and the problems found.
+    """What one path of a virtual host needs: rows (its own last), and Services by key.
 
     It ``is_open`` when requests may fit none of its rules, and so go on to a shorter prefix.
     """
 
     rows: tuple[Row, ...]
     services: tuple[tuple[str, ServicePort], ...]
-    problems: tuple[Problem, ...]
     is_open: bool = False
 
 
@@ -71,11 +72,6 @@ class Tables:
     places: Mapping[Place, PlaceRows] = field(default_factory=dict, repr=False, compare=False)
     open_places: Mapping[VirtualHost, frozenset[PathKey]] = field(default_factory=dict, repr=False, compare=False)
     uses: Mapping[tuple[Table, str], int] = field(default_factory=dict, repr=False, compare=False)
-
-    @property
-    def problems(self) -> tuple[Problem, ...]:
-        """Rules that no row can hold."""
-        return tuple(problem for place in self.places.values() for problem in place.problems)
 
 
 def virtual_host_id(host: VirtualHost) -> str:
@@ -145,7 +141,7 @@ class _Builder:
         old = self.places.pop(place, None)
         paths = self.routing.paths.get(host, {})
         new = compile_place(host, path, paths, port=self.frontend_of[host.listener].port) if paths else None
-        if new is not None and (new.rows or new.problems):
+        if new is not None and new.rows:
             self.places[place] = new
             for row in new.rows:
                 self._set(*row)
@@ -249,21 +245,17 @@ def compile_place(host: VirtualHost, path: PathKey, paths: Paths, port: int) -> 
         candidates = list(paths.get(path, ()))
     support: list[Row] = []
     services: dict[str, ServicePort] = {}
-    problems: list[Problem] = []
     rules: list[tuple[str, str]] = []
     for candidate in candidates:
         conditions = "+".join(_conditions(candidate.match))
         entry, rows = _compile_entry(candidate, port)
-        if max(len(conditions) + len(entry), *(len(value) for _, _, value in rows), 0) > ROW_LIMIT:
-            problems.append(_too_large(candidate.rule, others_stand=len(candidates) > 1))
-            continue
         support += rows
         services.update(_services(candidate.rule, "http"))
         rules.append((conditions, entry))
         if not conditions:
             break
     if not rules:
-        return PlaceRows((), (), tuple(problems))
+        return PlaceRows((), ())
     if rules[0][0] == "":
         value = rules[0][1]
     else:
@@ -275,7 +267,7 @@ def compile_place(host: VirtualHost, path: PathKey, paths: Paths, port: int) -> 
             value = f"{value}>{path_key(host, shorter)}"
     own = (_TABLE_OF[path.kind], path_key(host, path), value)
     is_open = rules[-1][0] != ""
-    return PlaceRows((*dict.fromkeys(support), own), tuple(sorted(services.items())), tuple(problems), is_open)
+    return PlaceRows((*dict.fromkeys(support), own), tuple(sorted(services.items())), is_open)
 
 
 def _next_shorter(path: PathKey, paths: Paths) -> PathKey | None:
@@ -290,10 +282,14 @@ def _next_shorter(path: PathKey, paths: Paths) -> PathKey | None:
 def _chain_groups(rules: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Yield the groups (id, text) that hold the rules, the last part first: each long part ends by naming the next."""
     parts: list[list[str]] = [[]]
+    length = 0
     for conditions, entry in rules:
-        if sum(map(len, parts[-1])) > GROUP_LIMIT:
+        text = f"{conditions}?{entry}"
+        if length > GROUP_LIMIT or (length and length + len(text) > ROW_LIMIT):
             parts.append([])
-        parts[-1].append(f"{conditions}?{entry}")
+            length = 0
+        parts[-1].append(text)
+        length += len(text) + 1
     following = ""
     for part in reversed(parts):
         text = "&".join([*part, f"?~{following}"] if following else part)
@@ -370,12 +366,3 @@ def _redirect_row(redirect: Redirect, matched: PathKey, port: int) -> str:
         cut = len(matched.value.encode())
     fields = (str(redirect.status), scheme, redirect.hostname, suffix, redirect.path_kind)
     return "|".join((*fields, encode(alone), encode(before), str(cut)))
-
-
-def _too_large(rule: Rule, *, others_stand: bool) -> Problem:
-    return unsupported_value(
-        rule.route,
-        f"spec.rules[{rule.index}]",
-        f"the rule's conditions or header changes need more than {ROW_LIMIT} bytes, more than HAProxy takes at once",
-        others_stand=others_stand,
-    )

@@ -48,7 +48,7 @@ def what_routes_decide(state: dict[str, Any]) -> dict[str, Any]:
     frontends = {
         key.partition(" ")[2]: section for key, section in state["sections"].items() if key.startswith("frontends ")
     }
-    return {"frontends": frontends, **{part: state[part] for part in ("tables", "servers", "problems")}}
+    return {"frontends": frontends, **{part: state[part] for part in ("tables", "servers")}}
 
 
 def as_lines(value: dict[str, Any]) -> str:

@@ -116,5 +116,5 @@ def test_the_rows_answer_what_the_reference_matcher_answers(random: Random) -> N
         request = random_request(random)
         verdict = find_rule(pipeline.routing, FrontendKey("default", "gateway", 80), request)
         outcome = look_up(state.tables, "gwctl.default.gateway.80", request)
-        expected = verdict.candidate.rule.name if verdict.candidate else None
+        expected = verdict.candidate.rule.name if verdict.candidate else ""
         assert outcome.rule == expected, (request, verdict)

@@ -68,7 +68,7 @@ class Gwctl:
     async def wait_until_ready(self) -> None:
         """Wait for /readyz."""
         assert self._task is not None
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._health_port}") as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._health_port}", verify=False) as client:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 while True:
                     if self._task.done():
@@ -82,7 +82,7 @@ class Gwctl:
 
     async def metrics(self) -> str:
         """Read /metrics."""
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(verify=False) as client:
             return (await client.get(f"http://127.0.0.1:{self._health_port}/metrics")).text
 
     def write(self, name: str, manifests: Iterable[Manifest]) -> None:

@@ -224,6 +224,7 @@ async def test_listeners_are_isolated(dataplane: DataPlane, tmp_path: Path) -> N
 
 
 async def test_paths(dataplane: DataPlane, tmp_path: Path) -> None:
+    longest = "/" + "%2B" * 341
     rules = [
         rule("root", path("/")),
         rule("v2", path("/v2")),
@@ -238,6 +239,7 @@ async def test_paths(dataplane: DataPlane, tmp_path: Path) -> None:
         rule("escape", path("/a%20b")),
         rule("percent", path("/100%25", "Exact")),
         rule("utf-8", path("/%C3%A9")),
+        rule("longest", path(longest)),
     ]
     async with running(dataplane, tmp_path, http_route("r", rules)) as site:
         await site.check(
@@ -285,6 +287,9 @@ async def test_paths(dataplane: DataPlane, tmp_path: Path) -> None:
                 (get("/v2/" + "x" * 8000), "v2"),
                 (get("/v2/" + "%E3%81%82" * 1300), "v2"),
                 (get("/v2/deep/" + "/" * 11_000), "v2/deep"),
+                (get(longest), "longest"),
+                (get(longest + "/" + "%" * 11_000), "longest"),
+                (get(longest + "x"), "root"),
                 (get("/" + "%" * 11_000), "root"),
                 (Request("OPTIONS", "a.test", "*"), 404),
             ]
@@ -578,23 +583,31 @@ async def test_rules_that_need_long_rows(dataplane: DataPlane, tmp_path: Path) -
 
 
 async def test_the_longest_rows_there_can_be(dataplane: DataPlane, tmp_path: Path) -> None:
-    """A group that is just not full takes one more rule of just the greatest length."""
+    """A group that is not quite full, and then rules of the greatest length that is accepted."""
 
-    def conditions(count: int, length: int) -> tuple[Manifest, dict[str, str]]:
-        headers = {f"x_{index}": f"{length}" + "a" * (length - 6) for index in range(count)}
-        found = [{"name": name.replace("_", "-"), "value": text} for name, text in headers.items()]
-        return {"headers": found}, headers
+    def conditions(*lengths: int) -> dict[str, str]:
+        return {f"x_{index}": f"{length}" + "a" * (length - 4) for index, length in enumerate(lengths)}
 
-    (small, small_sent), (large, large_sent) = conditions(1, 3940), conditions(3, 3960)
+    def match(sent: dict[str, str], **more: Any) -> Manifest:
+        headers = [{"name": name.replace("_", "-"), "value": value} for name, value in sent.items()]
+        return path("/", headers=headers, **more)
+
+    small, large, larger = conditions(3900), conditions(4000, 3900, 1070), conditions(4000, 3900, 1060, 1)
     rules = [
-        rule("small", path("/", **small, method="GET")),
-        rule("large", path("/", **large)),
+        rule("small", match(small, method="GET")),
+        rule("large", match(large)),
+        rule("larger", match(larger)),
         rule("rest", path("/", **header("x-0", "1"))),
     ]
-    names = {"namespace": "default", "name": "gateway"}
-    async with running(dataplane, tmp_path, http_route("r", rules, parents=(names,))) as site:
+    async with running(dataplane, tmp_path, http_route("r", rules)) as site:
         await site.check(
-            [(get(**small_sent), "small"), (get(**large_sent), "large"), (get(x_0="1"), "rest"), (get(x_0="2"), 404)]
+            [
+                (get(**small), "small"),
+                (get(**large), "large"),
+                (get(**larger), "larger"),
+                (get(x_0="1"), "rest"),
+                (get(x_0="2"), 404),
+            ]
         )
 
 
@@ -602,13 +615,16 @@ async def test_a_rule_too_large_for_a_row_is_refused_and_harms_nothing(
     dataplane: DataPlane, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     huge = [{"name": f"x-{index}", "value": "%" * 4096} for index in range(2)]
-    large = [
-        rule("large", path("/a", headers=huge)),
-        rule("other", path("/b")),
+    change = {"set": [{"name": f"x-{index}", "value": "a" * 4096} for index in range(3)]}
+    filters = [{"type": "RequestHeaderModifier", "requestHeaderModifier": change}]
+    routes = [
+        http_route("some", [rule("large", path("/a", headers=huge)), rule("other", path("/b"))]),
+        http_route("only", [rule("only", path("/a/b", headers=huge))]),
+        http_route("filter", [rule("filter", path("/a/b"), filters=filters)]),
+        http_route("deeper", [rule("deeper", path("/a/b", **header("x-one", "1")))]),
+        http_route("below", [rule("root", path("/"))]),
     ]
-    deeper = [rule("deeper", path("/a/b", **header("x-one", "1")))]
-    below = http_route("below", [rule("root", path("/"))])
-    async with running(dataplane, tmp_path, http_route("large", large), http_route("deeper", deeper), below) as site:
+    async with running(dataplane, tmp_path, *routes) as site:
         await site.check(
             [
                 (get("/a"), "root"),
@@ -617,15 +633,14 @@ async def test_a_rule_too_large_for_a_row_is_refused_and_harms_nothing(
                 (get("/b"), "other"),
             ]
         )
-        only = http_route("large", [rule("large", path("/a/b", headers=huge))])
-        await site.apply(only, http_route("deeper", deeper), below)
-        await site.check([(get("/a/b"), "root"), (get("/a/b", x_one="1"), "deeper")])
     found = [
-        (record.__dict__["object"], record.__dict__["field"], record.__dict__["condition"], record.__dict__["reason"])
+        tuple(record.__dict__[name] for name in ("object", "field", "condition", "reason"))
         for record in caplog.records
         if record.getMessage() == "resource problem"
     ]
-    assert found == [
-        ("HTTPRoute default/large", "spec.rules[0]", "PartiallyInvalid", "UnsupportedValue"),
-        ("HTTPRoute default/large", "spec.rules[0]", "Accepted", "UnsupportedValue"),
+    modifier = "spec.rules[0].filters[0].requestHeaderModifier"
+    assert sorted(found) == [
+        ("HTTPRoute default/filter", modifier, "Accepted", "UnsupportedValue"),
+        ("HTTPRoute default/only", "spec.rules[0].matches[0]", "Accepted", "UnsupportedValue"),
+        ("HTTPRoute default/some", "spec.rules[0].matches[0]", "PartiallyInvalid", "UnsupportedValue"),
     ]
