@@ -7,10 +7,11 @@ everything HAProxy will load to its files first, so the new process comes up com
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
@@ -271,7 +272,14 @@ class Executor:
 
 
 def _phase(operation: Operation) -> tuple[str, str]:
-    return type(operation).__name__, operation.table if isinstance(operation, SetRow | RemoveRow) else ""
+    """Group what may be applied side by side: a server is drained only when those that replace it are ready."""
+    match operation:
+        case SetRow(table) | RemoveRow(table):
+            return type(operation).__name__, table
+        case SetServer(server=server):
+            return "SetServer", "ready" if server.state == "ready" else "stopping"
+        case RemoveServer():
+            return "RemoveServer", ""
 
 
 def _sections_to_write(
@@ -298,11 +306,28 @@ def _with_servers(section: Section, servers: Mapping[str, Server]) -> Section:
 
 
 async def _in_parallel(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run coroutines, a few at a time; give their results in order. The first error stops those not begun."""
-    gate = asyncio.Semaphore(_CONCURRENCY)
+    """Run coroutines, a few at a time; give their results in order.
 
-    async def run(coroutine: Coroutine[Any, Any, T]) -> T:
-        async with gate:
-            return await coroutine
+    After an error no other begins, and those that have begun end before it is raised: nothing writes any more then.
+    """
+    waiting = deque(coroutines)
+    results: list[T | None] = [None] * len(waiting)
+    errors: list[BaseException] = []
 
-    return await asyncio.gather(*(run(coroutine) for coroutine in coroutines))
+    async def work() -> None:
+        while waiting and not errors:
+            index, coroutine = len(results) - len(waiting), waiting.popleft()
+            try:
+                results[index] = await coroutine
+            except BaseException as error:
+                errors.append(error)
+                raise
+
+    try:
+        await asyncio.gather(*(work() for _ in range(_CONCURRENCY)), return_exceptions=True)
+    finally:
+        for coroutine in waiting:
+            coroutine.close()
+    if errors:
+        raise errors[0]
+    return cast(list[T], results)

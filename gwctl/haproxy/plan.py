@@ -195,12 +195,19 @@ def _differing_keys(table: Table, desired: State, actual: State) -> list[str]:
 
 
 def _diff_servers(desired: State, actual: State) -> Iterator[Operation]:
+    """Yield the servers that come or change; those that stop to take requests wait until others have come."""
+    stopping: list[Operation] = []
     for slot in sorted(desired.servers):
         wanted, there = desired.servers[slot], actual.servers.get(slot, {})
         if wanted != there:
             for name in sorted(wanted):
                 if there.get(name) != wanted[name]:
-                    yield SetServer(slot, name, wanted[name], name in there)
+                    operation = SetServer(slot, name, wanted[name], name in there)
+                    if wanted[name].state == "ready":
+                        yield operation
+                    else:
+                        stopping.append(operation)
+    yield from stopping
 
 
 def _remove_servers(desired: State, actual: State) -> Iterator[Operation]:

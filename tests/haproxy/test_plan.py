@@ -16,9 +16,13 @@ from gwctl.routing.virtualhost import FrontendKey
 from tests.haproxy.references import check_references
 from tests.manifests import (
     Manifest,
+    backend,
     endpoints,
     gateway,
     gateway_class,
+    http_route,
+    listener,
+    prefix_rule,
     random_listeners,
     random_request,
     random_routes,
@@ -118,3 +122,26 @@ def test_the_rows_answer_what_the_reference_matcher_answers(random: Random) -> N
         outcome = look_up(state.tables, "gwctl.default.gateway.80", request)
         expected = verdict.candidate.rule.name if verdict.candidate else ""
         assert outcome.rule == expected, (request, verdict)
+
+
+def _one_service(*conditions: Manifest) -> list[Manifest]:
+    """A Service with an endpoint for each of the conditions, at 10.0.0.1 and so on."""
+    slices = endpoints("s1", [("10.0.0.1", 8080)])
+    slices[0]["endpoints"] = [
+        {"addresses": [f"10.0.0.{number}"], "conditions": given} for number, given in enumerate(conditions, 1)
+    ]
+    route = http_route("r", [prefix_rule("/", backend("s1"))])
+    return [gateway_class(), gateway([listener("http", 80)]), service("s1"), route, *slices]
+
+
+def test_a_pod_that_terminates_is_drained_only_when_the_one_that_replaces_it_is_ready() -> None:
+    before = desired_state(build_pipeline(_one_service({"ready": True})))
+    leaving = {"ready": False, "serving": True, "terminating": True}
+    after = build_pipeline(_one_service(leaving, {"ready": True}))
+    plan = diff(desired_state(after, before.state, before).state, before.state)
+    assert [str(operation).rpartition("/")[2] for operation in plan.operations] == [
+        "10.0.0.2_8080 ready",
+        "10.0.0.1_8080 drain",
+    ]
+    for state in states(plan, before.state):
+        assert "ready" in {server.state for server in state.servers["gwctl-http-00001"].values()}
