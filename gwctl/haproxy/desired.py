@@ -44,8 +44,8 @@ def build_state(
 ) -> Desired:
     """Build the desired state; parts that ``previous`` has for the same input are taken from it."""
     slots = (name for kind, name in actual.sections if kind is SectionKind.BACKENDS)
-    sizes = size_pools(slots, tables.services, {"http": pools.http, "tcp": pools.tcp})
     held = actual.tables.get(Table.SERVICES, {})
+    sizes = size_pools(slots, tables.services, held, {"http": pools.http, "tcp": pools.tcp})
     if (
         previous is not None
         and previous.state.tables[Table.SERVICES] is held

@@ -170,6 +170,10 @@ def _reason(key: SectionKey, exists: bool) -> str:
 
 
 def _diff_runtime(desired: State, actual: State) -> Iterator[Operation]:
+    removals = list(_remove_servers(desired, actual))
+    named = set(actual.tables.get(Table.SERVICES, {}).values()) if removals else set()
+    # What a plan that broke off has left in a free slot must not meet requests of the Service that comes.
+    yield from (removal for removal in removals if removal.slot not in named)
     yield from _diff_servers(desired, actual)
     keys = {table: _differing_keys(table, desired, actual) for table in _ROW_ORDER}
     for table in _ROW_ORDER:
@@ -182,7 +186,7 @@ def _diff_runtime(desired: State, actual: State) -> Iterator[Operation]:
         for key in reversed(keys[table]):
             if key not in wanted:
                 yield RemoveRow(table, key)
-    yield from _remove_servers(desired, actual)
+    yield from (removal for removal in removals if removal.slot in named)
 
 
 def _differing_keys(table: Table, desired: State, actual: State) -> list[str]:
@@ -210,7 +214,7 @@ def _diff_servers(desired: State, actual: State) -> Iterator[Operation]:
     yield from stopping
 
 
-def _remove_servers(desired: State, actual: State) -> Iterator[Operation]:
+def _remove_servers(desired: State, actual: State) -> Iterator[RemoveServer]:
     for slot in sorted(actual.servers):
         wanted, there = desired.servers.get(slot, {}), actual.servers[slot]
         for name in sorted(there.keys() - wanted.keys()):

@@ -5,7 +5,7 @@ Which Service holds which slot is read from HAProxy's own ``services`` table, so
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from gwctl.haproxy.names import slot_mode, slot_name
 from gwctl.haproxy.table import service_mode
@@ -13,26 +13,35 @@ from gwctl.haproxy.table import service_mode
 MODES = ("http", "tcp")
 
 
-def size_pool(existing: int, in_use: int, initial: int) -> int:
-    """Say how many slots of a mode there should be: the pool doubles when less than a quarter of it is free."""
+def size_pool(existing: int, in_use: int, leaving: int, initial: int) -> int:
+    """Say how many slots of a mode there should be.
+
+    The pool doubles when less than a quarter of it is free, or when a Service would have to move into a slot while
+    another is still leaving it: requests of one would meet servers of the other.
+    """
     size = max(existing, initial)
-    while in_use * 4 > size * 3:
+    while in_use * 4 > size * 3 or in_use + leaving > size:
         size *= 2
     return size
 
 
-def size_pools(existing: Iterable[str], services: Iterable[str], initial: Mapping[str, int]) -> dict[str, int]:
-    """Size the pool of each mode, for the slots that exist and the keys of the Services that need one."""
+def size_pools(
+    existing: Iterable[str], services: Collection[str], held: Mapping[str, str], initial: Mapping[str, int]
+) -> dict[str, int]:
+    """Size the pool of each mode, for the slots that exist, the keys of the Services and the slots held till now."""
     slots = [slot_mode(name) for name in existing]
     needed = [service_mode(key) for key in services]
-    return {mode: size_pool(slots.count(mode), needed.count(mode), initial[mode]) for mode in MODES}
+    leaving = [slot_mode(slot) for slot in {slot for key, slot in held.items() if key not in services}]
+    return {
+        mode: size_pool(slots.count(mode), needed.count(mode), leaving.count(mode), initial[mode]) for mode in MODES
+    }
 
 
 def allocate(services: Iterable[str], held: Mapping[str, str], pools: Mapping[str, int]) -> dict[str, str]:
     """Give every Service (by key) a slot: the one it holds where that is sound, else the first free one.
 
-    ``held`` is the actual ``services`` table. A slot that another Service just leaves is taken last, so that what is
-    under way there can end.
+    ``held`` is the actual ``services`` table. A slot that another Service just leaves is taken last: by `size_pools`
+    there is a free one but where rows that gwctl did not write hold slots twice.
     """
     wanted = sorted(services)
     given: dict[str, str] = {}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gwctl.haproxy.names import Table
 from gwctl.haproxy.plan import Plan, RemoveRow, RemoveServer, SetRow, SetServer, diff
-from gwctl.haproxy.state import State
+from gwctl.haproxy.state import Server, State
 from gwctl.routing.matcher import find_rule
 from gwctl.routing.virtualhost import FrontendKey
 from tests.haproxy.references import check_references
@@ -145,3 +146,39 @@ def test_a_pod_that_terminates_is_drained_only_when_the_one_that_replaces_it_is_
     ]
     for state in states(plan, before.state):
         assert "ready" in {server.state for server in state.servers["gwctl-http-00001"].values()}
+
+
+def _own_services(prefix: str, number: int, network: int) -> list[Manifest]:
+    """As many Services with a route each; all their endpoints are in one network."""
+    manifests = [gateway_class(), gateway([listener("http", 80)])]
+    for index in range(number):
+        name = f"{prefix}{index}"
+        manifests += [service(name), *endpoints(name, [(f"10.{network}.0.{index}", 8080)])]
+        manifests.append(http_route(name, [prefix_rule(f"/{index}", backend(name))]))
+    return manifests
+
+
+def _assert_no_service_meets_the_servers_of_another(state: State, networks: dict[str, int]) -> None:
+    for key, slot in state.tables[Table.SERVICES].items():
+        network = networks[key.split("/")[1][0]]
+        for server in state.servers.get(slot, {}).values():
+            assert server.address.startswith(f"10.{network}."), (key, slot, server)
+
+
+@pytest.mark.parametrize("number", [2, 6])
+def test_services_that_replace_others_never_meet_their_servers(number: int) -> None:
+    before = desired_state(build_pipeline(_own_services("a", number, 1)))
+    after = desired_state(build_pipeline(_own_services("b", number, 2)), before.state, before)
+    plan = diff(after.state, before.state)
+    for state in states(plan, before.state):
+        _assert_no_service_meets_the_servers_of_another(state, {"a": 1, "b": 2})
+    assert without_empty(state) == without_empty(after.state)
+
+
+def test_servers_left_by_a_plan_that_broke_off_never_meet_requests_of_another_service() -> None:
+    empty = desired_state(build_pipeline(_own_services("b", 0, 2)))
+    left = {"gwctl-http-00001": {"10.1.0.0_8080": Server("10.1.0.0", 8080, "ready")}}
+    actual = State(empty.state.sections, empty.state.tables, left, empty.state.lua)
+    plan = diff(desired_state(build_pipeline(_own_services("b", 1, 2)), actual, empty).state, actual)
+    for state in states(plan, actual):
+        _assert_no_service_meets_the_servers_of_another(state, {"b": 2})
