@@ -178,7 +178,10 @@ def _fits(condition: str, request: Request) -> bool:
     if operator != "~":
         return value == wanted
     expression = _compile(wanted)
-    return expression is not None and expression.match(value) is not None
+    try:
+        return expression is not None and expression.match(value) is not None
+    except pcre2.LibraryError:
+        return False
 
 
 @lru_cache(maxsize=10_000)

@@ -68,7 +68,11 @@ def _value_fits(wanted: ValueMatch, value: str | None) -> bool:
 
 
 def _regex_fits(pattern: str, value: str) -> bool:
-    return _compile(pattern).match(value.encode("latin-1")) is not None
+    """Tell whether the whole value fits; nothing fits a pattern that goes astray (PCRE2's match limit)."""
+    try:
+        return _compile(pattern).match(value.encode("latin-1")) is not None
+    except pcre2.LibraryError:
+        return False
 
 
 @lru_cache(maxsize=1000)

@@ -19,6 +19,8 @@ from gwctl.routing.virtualhost import FrontendKey
 from tests.manifests import (
     gateway,
     gateway_class,
+    http_route,
+    listener,
     random_listeners,
     random_request,
     random_routes,
@@ -189,3 +191,11 @@ def test_connections() -> None:
 
 def test_a_frontend_has_a_key() -> None:
     assert frontend_name(*FrontendKey("default", "gw", 80)) == FRONTEND
+
+
+def test_a_regular_expression_that_goes_astray_fits_nothing() -> None:
+    rule = {"path": {"value": "/"}, "headers": [{"name": "x", "type": "RegularExpression", "value": "(a+)+[bc]"}]}
+    route = http_route("r", [{"matches": [rule], "backendRefs": []}])
+    tables = desired_state(build_pipeline([gateway_class(), gateway([listener("http", 80)]), route])).state.tables
+    request = Request("GET", "a.test", "/", headers=(("x", "a" * 1000 + "!"),))
+    assert look_up(tables, "gwctl.default.gateway.80", request).status == 404

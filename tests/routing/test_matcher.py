@@ -160,3 +160,8 @@ def test_what_was_passed_over() -> None:
     assert [item.rule.index for item in verdict.passed_over] == [0, 0, 2]
     verdict = find_rule(routing, KEY, Request("GET", "a.test", ""))
     assert verdict.candidate is None and len(verdict.passed_over) == 4
+
+
+def test_a_regular_expression_that_goes_astray_fits_nothing() -> None:
+    match = Match(PathKey("prefix", ""), "", (ValueMatch("x", "(a+)+[bc]", regex=True),), ())
+    assert not match_fits(match, Request("GET", "a.test", "/", headers=(("x", "a" * 1000 + "!"),)))
