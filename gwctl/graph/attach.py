@@ -17,6 +17,7 @@ from gwctl.api.wire import GATEWAY_GROUP, ParentReference
 from gwctl.graph import problem
 from gwctl.graph.listener import selector_fits
 from gwctl.graph.node import Attachment, GatewayNode, ListenerKey, Problem
+from gwctl.graph.validate import hostname_error
 from gwctl.snapshot import Snapshot
 
 ANY_HOST = "*"
@@ -76,10 +77,15 @@ def attach_route(route: HTTPRoute | TCPRoute, gateways: Mapping[Ref, GatewayNode
             taken = True
             listeners[node.key] = None
             if node.accepted:
-                attachments.append(Attachment(index, node.key, hostnames))
+                served = tuple(name for name in hostnames if hostname_error(name) is None)
+                attachments.append(Attachment(index, node.key, served))
         if not taken:
             message = f"{ref} has no listener with that sectionName or port"
             problems.append(refusal or problem.no_matching_parent(route.ref, index, message))
+    for index, name in enumerate(route.spec.hostnames if isinstance(route, HTTPRoute) and is_ours else ()):
+        error = hostname_error(name)
+        if error is not None:
+            problems.append(problem.unsupported_route_field(route.ref, f"spec.hostnames[{index}]", error))
     return Attached(tuple(attachments), tuple(listeners), frozenset(references), tuple(problems), is_ours)
 
 

@@ -16,6 +16,7 @@ from gwctl.api.wire import GATEWAY_GROUP, LabelSelector
 from gwctl.graph import problem
 from gwctl.graph.gatewayclass import check_class
 from gwctl.graph.node import GatewayNode, ListenerKey, ListenerNode, Problem
+from gwctl.graph.validate import hostname_error
 
 # The protocols that we serve and the kinds of routes that each can take. Later issues extend it.
 SUPPORTED_KINDS: Mapping[str, tuple[str, ...]] = {"HTTP": ("HTTPRoute",), "TCP": ("TCPRoute",)}
@@ -130,6 +131,9 @@ def _check_listener(gateway: Gateway, index: int, listener: Listener) -> list[Pr
         else:
             message = f"{listener.protocol} is not a protocol that is supported"
         found.append(problem.unsupported_protocol(gateway.ref, path, listener.name, message))
+    hostname = hostname_error(listener.hostname or "")
+    if hostname is not None:
+        found.append(problem.unsupported_listener_value(gateway.ref, f"{path}.hostname", listener.name, hostname))
     namespaces = listener.allowed_routes.namespaces
     if namespaces.from_ == "Selector" and namespaces.selector is not None:
         for place, wanted in enumerate(namespaces.selector.match_expressions):

@@ -41,6 +41,9 @@ MATCH_LIMIT = 9_000
 HEADERS_LIMIT = 8_900
 """Longest header modifier in bytes. In base64 it must fit into one row of a table."""
 
+WILDCARD_LEVELS = 12
+"""How many labels may follow ``*.`` in a host name: one look-up each, for hosts without a row of their own."""
+
 _HEADER_NAME = re.compile(HEADER_NAME_PATTERN[1:-1])
 _PRINTABLE = re.compile(r"[!-~]*")
 
@@ -67,6 +70,13 @@ def check_rule(rule: HTTPRouteRule) -> list[Refusal]:
         if getattr(rule, attribute) is not None:
             found.append(Refusal(field, f"{field} is not supported yet"))
     return found
+
+
+def hostname_error(hostname: str) -> str | None:
+    """Why a host name of a listener or a route cannot be served; None when it can."""
+    if hostname.startswith("*.") and hostname.count(".") > WILDCARD_LEVELS:
+        return f"has more than {WILDCARD_LEVELS} labels after the wildcard, which is not supported"
+    return None
 
 
 def _check_match(match: HTTPRouteMatch, field: str, found: list[Refusal]) -> None:

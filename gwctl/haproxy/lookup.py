@@ -15,9 +15,10 @@ from urllib.parse import quote, unquote_to_bytes
 
 import pcre2
 
+from gwctl.graph.validate import WILDCARD_LEVELS
 from gwctl.haproxy.encoding import SLASH
 from gwctl.haproxy.names import Table
-from gwctl.haproxy.program import PATH_BYTES, WILDCARD_LEVELS
+from gwctl.haproxy.program import PATH_BYTES
 from gwctl.haproxy.state import Rows
 from gwctl.haproxy.table import ERROR_TARGET
 from gwctl.routing.request import Request

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from gwctl.graph.validate import WILDCARD_LEVELS
 from gwctl.haproxy.encoding import SLASH, content_id
 from gwctl.haproxy.names import (
     DEFAULTS_HTTP,
@@ -23,9 +24,6 @@ from gwctl.haproxy.names import (
 )
 from gwctl.haproxy.state import Section, SectionKey, SectionKind
 from gwctl.routing.virtualhost import Frontend
-
-WILDCARD_LEVELS = 12
-"""How many labels may follow ``*.`` in a host name: one look-up each, for hosts without a row of their own."""
 
 PATH_BYTES = 1_100
 """How much of a request's path is looked up: a rule's has at most 1,024, and HAProxy cannot encode long ones."""

@@ -6,7 +6,7 @@ import pytest
 
 from gwctl.api.ref import Ref
 from gwctl.graph.attach import intersect_hostnames
-from gwctl.graph.node import Graph
+from gwctl.graph.node import Graph, ListenerKey
 from tests.graph.manifests import CLASS, GATEWAY, graph_of, only_problem, reasons
 
 MANY = (
@@ -196,3 +196,20 @@ def test_several_tcp_routes_the_oldest_serves_and_all_are_counted() -> None:
 )
 def test_intersection_of_hostnames(listener: str, route_names: tuple[str, ...], expected: tuple[str, ...]) -> None:
     assert intersect_hostnames(listener, route_names) == expected
+
+
+def test_a_wildcard_with_more_labels_than_are_looked_up_is_said_to_be_unsupported() -> None:
+    twelve = ".".join("abcdefghijkl")
+    names = f"['*.{twelve}', '*.m.{twelve}', 'x.y.m.{twelve}']"
+    graph = graph_of(MANY + route("[{name: gw, sectionName: any}]", more=f", hostnames: {names}"))
+    assert where(graph) == [(0, "any", (f"*.{twelve}", f"x.y.m.{twelve}"))]
+    assert [(item.field, item.reason) for item in graph.problems] == [("spec.hostnames[1]", "UnsupportedValue")]
+
+
+def test_a_listener_with_such_a_wildcard_is_not_accepted() -> None:
+    deep = "*." + ".".join("abcdefghijklm")
+    graph = graph_of(MANY.replace("'*.a.com'", f"'{deep}'"))
+    assert [(item.field, item.reason) for item in graph.problems] == [
+        ("spec.listeners[1].hostname", "UnsupportedValue")
+    ]
+    assert not graph.listeners[ListenerKey("default", "gw", "wild")].accepted
