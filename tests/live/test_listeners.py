@@ -56,7 +56,7 @@ async def test_a_new_listener_is_one_reload_and_a_route_none(dataplane: DataPlan
     ):
         await wait_for(first, Request("GET", "x.test", "/"), status=200, backend="a")
         assert await dataplane.reloads() == 1
-        gwctl.write("more.yaml", site("b", second, b.port))
+        await gwctl.apply("more.yaml", site("b", second, b.port))
         await wait_for(second, Request("GET", "x.test", "/"), status=200, backend="b")
         await wait_for(first, Request("GET", "x.test", "/"), status=200, backend="a")
         assert await dataplane.reloads() == 2
