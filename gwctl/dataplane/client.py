@@ -77,9 +77,12 @@ class Client:
         return str(info["api"]["version"]).split()[0]
 
     async def process(self) -> Process:
-        """Give HAProxy's worker process."""
-        body = await self._get("/services/haproxy/runtime/info")
-        info = (body[0] if isinstance(body, list) else body)["info"]
+        """Give HAProxy's worker process. Where HAProxy is gone, the API answers 200 without saying anything of it."""
+        path = "/services/haproxy/runtime/info"
+        body = await self._get(path)
+        info = (body[0] if isinstance(body, list) else body).get("info") or {}
+        if "pid" not in info:
+            raise Unavailable(f"GET {path}: HAProxy does not answer")
         return Process(int(info["pid"]), int(info.get("uptime", 0)), str(info["version"]))
 
     # Configuration

@@ -70,6 +70,15 @@ async def test_an_api_that_does_not_answer_is_unavailable_and_transient() -> Non
 
 
 @pytest.mark.parametrize(
+    "body", [{"error": "dial unix master.sock: connection refused"}, {"info": {"release_date": "0001-01-01"}}]
+)
+async def test_an_answer_without_a_process_says_that_haproxy_is_gone(body: object) -> None:
+    async with client_of(200, body) as client:
+        with pytest.raises(Unavailable):
+            await client.process()
+
+
+@pytest.mark.parametrize(
     ("text", "version"),
     [("v3.4.2 dev.dirty", (3, 4)), ("3.4.7-1", (3, 4)), ("v3.10.0", (3, 10)), ("4.0", (4, 0)), ("", (0, 0))],
 )
