@@ -16,7 +16,15 @@ from typing import Any, TypeVar, cast
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from gwctl.dataplane.client import Client
-from gwctl.dataplane.error import AlreadyExists, DataPlaneError, ForeignLua, Refused, ReloadFailed, VersionConflict
+from gwctl.dataplane.error import (
+    AlreadyExists,
+    DataPlaneError,
+    ForeignLua,
+    Refused,
+    ReloadFailed,
+    Unavailable,
+    VersionConflict,
+)
 from gwctl.dataplane.reader import EMPTY_MAP, parse_servers, read_table
 from gwctl.haproxy.desired import is_pool_slot
 from gwctl.haproxy.names import Table
@@ -35,6 +43,7 @@ SINGLE_READS = 50
 
 _CONCURRENCY = 8
 _POLL_SECONDS = 0.05
+_RELOAD_SECONDS = 120.0
 _CONFLICTS = 5
 
 T = TypeVar("T")
@@ -261,7 +270,8 @@ class Executor:
             await self._client.replace_global(changed, identifier)
 
     async def _wait_for_reload(self, reload: str) -> None:
-        while True:
+        deadline = asyncio.get_running_loop().time() + _RELOAD_SECONDS
+        while asyncio.get_running_loop().time() < deadline:
             status, response = await self._client.reload_status(reload)
             if status == "succeeded":
                 return
@@ -269,6 +279,7 @@ class Executor:
                 await self._client.reread_file()
                 raise ReloadFailed(f"HAProxy did not load the configuration: {response.strip()[-1000:]}")
             await asyncio.sleep(_POLL_SECONDS)
+        raise Unavailable(f"HAProxy has not finished reloading within {_RELOAD_SECONDS:.0f} s")
 
 
 def _phase(operation: Operation) -> tuple[str, str]:

@@ -55,6 +55,10 @@ class Refusal(NamedTuple):
     message: str
 
 
+MESSAGE_HEADERS = frozenset({"connection", "upgrade", "content-length", "transfer-encoding"})
+"""Headers that HAProxy makes itself for each connection: it would drop a change of them without a word."""
+
+
 def check_rule(rule: HTTPRouteRule) -> list[Refusal]:
     """Everything for which a rule is refused; empty when it stands."""
     found: list[Refusal] = []
@@ -136,6 +140,13 @@ def _check_filter(item: HTTPRouteFilter, field: str, found: list[Refusal]) -> No
             # The CRD lets any text through here.
             if not _HEADER_NAME.fullmatch(name):
                 found.append(Refusal(f"{field}.remove[{index}]", f"{name!r} is no header name"))
+            elif name.lower() in MESSAGE_HEADERS:
+                found.append(Refusal(f"{field}.remove[{index}]", f"{name} belongs to the connection, not to the route"))
+        for action in ("set", "add"):
+            for index, header in enumerate(getattr(item.request_header_modifier, action)):
+                if header.name.lower() in MESSAGE_HEADERS:
+                    message = f"{header.name} belongs to the connection, not to the route"
+                    found.append(Refusal(f"{field}.{action}[{index}].name", message))
         if _headers_length(item.request_header_modifier) > HEADERS_LIMIT:
             found.append(Refusal(field, f"is longer than {HEADERS_LIMIT} bytes, which is all that HAProxy takes"))
     if item.request_redirect is not None and item.request_redirect.path is not None:

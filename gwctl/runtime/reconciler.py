@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 _REFUSED_SECONDS = 60.0
 """How long a listener that HAProxy did not take is left out before it is tried again."""
 
+_RETRY_CHECKPOINT_SECONDS = 30.0
+
 _ROUNDS = 5
 """How often one run plans anew before it gives up: a transaction and its sequel take two."""
 
@@ -66,6 +68,7 @@ class Reconciler:
         self._writes = 0
         self._seen = 0
         self._saved = 0
+        self._retry_checkpoint = 0.0
         self._refused: dict[FrontendKey, str] = {}
         self._retry_refused = 0.0
         self._reported: frozenset[Problem | Invalid] = frozenset()
@@ -165,7 +168,7 @@ class Reconciler:
         A HAProxy that starts anew then comes up complete. Failing is no harm: the next call tries again.
         """
         seen, self._seen = self._seen, self._writes
-        if self._saved == self._writes or seen != self._writes:
+        if self._saved == self._writes or seen != self._writes or time.monotonic() < self._retry_checkpoint:
             return
         if self._desired is None or self._actual is None or self._executor is None:
             return
@@ -175,6 +178,7 @@ class Reconciler:
                 self._metrics.checkpoints.inc()
         except DataPlaneError as error:
             log.warning("cannot bring HAProxy's files up to date", extra={"error": str(error)})
+            self._retry_checkpoint = time.monotonic() + _RETRY_CHECKPOINT_SECONDS
 
     async def watch_process(self) -> bool:
         """Tell whether HAProxy is another process than before; what is known of the old one is forgotten."""

@@ -258,3 +258,18 @@ def test_problems_are_sorted_and_name_their_field() -> None:
         "spec.rules[0].backendRefs[1].name",
         "spec.rules[1].backendRefs[0].name",
     ]
+
+
+@pytest.mark.parametrize(
+    ("modifier", "field"),
+    [
+        ("set: [{name: Connection, value: close}]", "set[0].name"),
+        ("add: [{name: x, value: y}, {name: content-length, value: '1'}]", "add[1].name"),
+        ("remove: [Transfer-Encoding]", "remove[0]"),
+    ],
+)
+def test_a_header_that_haproxy_makes_itself_is_refused_and_not_dropped_in_silence(modifier: str, field: str) -> None:
+    rules = f"[{{filters: [{{type: RequestHeaderModifier, requestHeaderModifier: {{{modifier}}}}}]}}]"
+    problem = only_problem(graph_of(GATEWAY + SERVICES + route(rules)))
+    assert problem.reason == "UnsupportedValue"
+    assert problem.field == f"spec.rules[0].filters[0].requestHeaderModifier.{field}"
