@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import httpx
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
@@ -18,6 +18,7 @@ from gwctl.dataplane.error import AlreadyExists, NotFound, Refused, Unavailable,
 from gwctl.haproxy.state import Section, SectionKey, SectionKind
 
 Json = Any
+T = TypeVar("T")
 Observer = Callable[[str, str, int], None]
 """Called after every request with the method, the call's template and the status (0: no answer)."""
 
@@ -128,7 +129,7 @@ class Client:
     async def begin(self, version: int) -> str:
         """Open a transaction on the configuration of this version; give its id."""
         response = await self._send("POST", "/services/haproxy/transactions", {"version": str(version)})
-        return str(response.json()["id"])
+        return _understand(response, lambda body: str(body["id"]))
 
     async def commit(self, transaction: str) -> str | None:
         """Commit a transaction; give the id of the reload that follows, None when HAProxy has reloaded already."""
@@ -145,8 +146,8 @@ class Client:
 
     async def reload_status(self, reload: str) -> tuple[str, str]:
         """Give a reload's status (``in_progress``, ``succeeded`` or ``failed``) and what HAProxy said."""
-        body = (await self._send("GET", "/services/haproxy/reloads/{name}", name=reload)).json()
-        return str(body["status"]), str(body.get("response", ""))
+        response = await self._send("GET", "/services/haproxy/reloads/{name}", name=reload)
+        return _understand(response, lambda body: (str(body["status"]), str(body.get("response", ""))))
 
     async def configuration_text(self, transaction: str | None = None) -> bytes:
         """Give the configuration as the API renders it, with the changes of a transaction."""
@@ -193,14 +194,14 @@ class Client:
 
     async def _upload(self, path: str, name: str, text: str) -> str:
         files = {"file_upload": (name, text.encode(), "text/plain")}
-        return str((await self._send("POST", path, files=files)).json()["file"])
+        return _understand(await self._send("POST", path, files=files), lambda body: str(body["file"]))
 
     # Runtime: rows
 
     async def rows(self, table: str) -> list[tuple[str, str]]:
         """Give all rows of a map as HAProxy has them, in its order; a key may be there twice."""
         response = await self._send("GET", "/services/haproxy/runtime/maps/{name}/entries", name=table)
-        return [(str(row["key"]), str(row["value"])) for row in response.json() or ()]
+        return _understand(response, lambda body: [(str(row["key"]), str(row["value"])) for row in body or ()])
 
     async def row(self, table: str, key: str) -> str | None:
         """Give the value of a row, None where there is none."""
@@ -209,7 +210,7 @@ class Client:
             response = await self._send("GET", path, name=table, key=key)
         except NotFound:
             return None
-        return str(response.json()["value"])
+        return _understand(response, lambda body: str(body["value"]))
 
     async def add_row(self, table: str, key: str, value: str) -> None:
         """Add a row."""
@@ -239,7 +240,7 @@ class Client:
     async def servers(self, slot: str) -> list[dict[str, Json]]:
         """Give the servers of a backend as HAProxy has them."""
         response = await self._send("GET", "/services/haproxy/runtime/backends/{name}/servers", name=slot)
-        return list(response.json() or ())
+        return _understand(response, lambda body: [dict(server) for server in body or ()])
 
     async def add_server(self, slot: str, server: Mapping[str, Json]) -> None:
         """Add a server, which is in maintenance first."""
@@ -261,7 +262,7 @@ class Client:
     # Transport
 
     async def _get(self, path: str, parameters: Mapping[str, str] | None = None) -> Json:
-        return (await self._send("GET", path, parameters)).json()
+        return _understand(await self._send("GET", path, parameters), lambda body: body)
 
     async def _send(
         self,
@@ -292,6 +293,14 @@ class Client:
     )
     async def _request(self, method: str, url: str, **content: Any) -> httpx.Response:
         return await self._http.request(method, url, **content)
+
+
+def _understand(response: httpx.Response, take: Callable[[Json], T]) -> T:
+    """Take what is wanted from a response's JSON; one that holds something else counts as no answer."""
+    try:
+        return take(response.json())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Unavailable(f"the Data Plane API's answer is not what was asked for: {type(error).__name__}") from None
 
 
 def _error(method: str, path: str, response: httpx.Response) -> Exception:

@@ -98,3 +98,12 @@ async def test_an_older_pair_is_refused_with_one_sentence(api: str, haproxy: str
     async with Client("http://dataplane", "a", "b", transport=httpx.MockTransport(answer)) as client:
         with pytest.raises(UnsupportedVersion, match=rf"{blamed} is .* gwctl needs 3\.4 or newer"):
             await require_supported(client)
+
+
+@pytest.mark.parametrize("answer", [httpx.Response(200, text="<html>"), httpx.Response(200, json={"other": 1})])
+async def test_an_answer_that_holds_something_else_counts_as_none(answer: httpx.Response) -> None:
+    async with Client("http://dataplane", "a", "b", transport=httpx.MockTransport(lambda _: answer)) as client:
+        with pytest.raises(Unavailable):
+            await client.begin(1)
+        with pytest.raises(Unavailable):
+            await client.row("t", "k")
