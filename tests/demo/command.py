@@ -95,9 +95,9 @@ class Command:
 class Gwctl(Command):
     """``gwctl run --source file:FOLDER``, told by its environment where the Data Plane API is."""
 
-    def __init__(self, dataplane: DataPlane, folder: Path, log: Path) -> None:
+    def __init__(self, dataplane: DataPlane, folder: Path, log: Path, *flags: str) -> None:
         self.metrics_port = free_port()
-        self.flags = ("run", "--source", f"file:{folder}")
+        self.flags = ("run", *flags, "--source", f"file:{folder}")
         self.settings = {
             "GWCTL_DATAPLANE_URL": dataplane.url,
             "GWCTL_DATAPLANE_USERNAME": dataplane.username,
