@@ -82,8 +82,13 @@ class Reconciler:
         """Take changes of resources in. Nothing is written before `apply`."""
         before = self._pipeline
         self._pipeline = advance(before, changes, self._controller_name)
-        if before is None or before.routing.frontends is not self._pipeline.routing.frontends:
-            self._refused = {}
+        if before is not None and self._refused:
+            old, new = before.routing.frontends, self._pipeline.routing.frontends
+            self._refused = {
+                key: message
+                for key, message in self._refused.items()
+                if key in new and frontend_section(old[key]) == frontend_section(new[key])
+            }
 
     async def apply(self) -> None:
         """Bring HAProxy to the desired state and read back what was written."""

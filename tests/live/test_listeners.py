@@ -7,6 +7,7 @@ from gwctl.routing.request import Request
 from tests.harness import DataPlane, EchoBackend, TcpEcho, free_port
 from tests.live.gateway import Gwctl, wait_for
 from tests.manifests import (
+    GATEWAY_API,
     Manifest,
     backend,
     endpoints,
@@ -30,6 +31,16 @@ def site(name: str, port: int, backend_port: int) -> list[Manifest]:
     ]
 
 
+def grant() -> Manifest:
+    """A ReferenceGrant that nothing uses."""
+    spec = {
+        "from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "a"}],
+        "to": [{"group": "", "kind": "Service"}],
+    }
+    meta = {"name": "grant", "namespace": "default"}
+    return {"apiVersion": GATEWAY_API, "kind": "ReferenceGrant", "metadata": meta, "spec": spec}
+
+
 async def test_a_taken_port_harms_no_other_listener_and_is_reported(dataplane: DataPlane, tmp_path: Path) -> None:
     good, other, taken = free_port(), free_port(), free_port()
     holder = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", taken)
@@ -44,7 +55,9 @@ async def test_a_taken_port_harms_no_other_listener_and_is_reported(dataplane: D
                 "more.yaml", [http_route("d", [prefix_rule("/d", backend("c"))], parents=({"name": "a"},))]
             )
             await wait_for(good, Request("GET", "x.test", "/d"), status=200, backend="c")
-            assert await dataplane.worker() == worker
+            reloads = await dataplane.reloads()
+            await gwctl.apply("grant.yaml", [grant()])  # which builds everything anew
+            assert (await dataplane.worker(), await dataplane.reloads()) == (worker, reloads)
 
 
 async def test_a_new_listener_is_one_reload_and_a_route_none(dataplane: DataPlane, tmp_path: Path) -> None:
