@@ -72,8 +72,3 @@ def encode_header_names(names: Iterable[str]) -> str:
 def _base64(data: bytes) -> str:
     """Encode in base64url without padding, which HAProxy's ``ub64dec`` reads."""
     return urlsafe_b64encode(data).decode().rstrip("=")
-
-
-def encode_location_path(path: str) -> str:
-    """Make a configured path fit for a Location header: what a URI cannot hold is percent-encoded, ``%XX`` stays."""
-    return quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", path), safe="/%:@!$&'()*+,;=~-._")

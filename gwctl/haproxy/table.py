@@ -19,10 +19,10 @@ from gwctl.haproxy.encoding import (
     encode_header_names,
     encode_headers,
     encode_host,
-    encode_location_path,
 )
 from gwctl.haproxy.names import Table, frontend_name
 from gwctl.haproxy.state import Change, Rows
+from gwctl.routing.filter import uri_path
 from gwctl.routing.rule import Candidate, HeaderFilter, Match, PathKey, Redirect, Rule
 from gwctl.routing.virtualhost import FrontendKey, Paths, Routing, VirtualHost
 
@@ -360,7 +360,7 @@ def _redirect_row(redirect: Redirect, matched: PathKey, port: int) -> str:
     scheme = redirect.scheme or "http"
     number = redirect.port or (_WELL_KNOWN_PORTS[scheme] if redirect.scheme else port)
     suffix = "" if _WELL_KNOWN_PORTS.get(scheme) == number else f":{number}"
-    path = encode_location_path(redirect.path)
+    path = uri_path(redirect.path)
     alone, before, cut = path or "/", path.rstrip("/"), 0
     if redirect.path_kind == "prefix" and matched.kind == "prefix":
         cut = len(matched.value.encode())

@@ -24,9 +24,9 @@ def redirect_location(redirect: Redirect, matched: PathKey, request: Request, li
     authority = host if _PORTS.get(scheme) == port else f"{host}:{port}"
     path = request.path
     if redirect.path_kind == "full":
-        path = _uri_path(redirect.path) or "/"
+        path = uri_path(redirect.path) or "/"
     elif redirect.path_kind == "prefix":
-        path = replace_prefix(request.path, matched.value, _uri_path(redirect.path))
+        path = replace_prefix(request.path, matched.value, uri_path(redirect.path))
     query = f"?{request.query}" if request.query else ""
     return f"{scheme}://{authority}{path}{query}"
 
@@ -46,5 +46,6 @@ def change_headers(headers: tuple[tuple[str, str], ...], change: HeaderFilter) -
     return [*kept, *((name.lower(), value) for name, value in (*change.set, *change.add))]
 
 
-def _uri_path(path: str) -> str:
+def uri_path(path: str) -> str:
+    """Make a configured path fit for a Location: what a URI cannot hold is percent-encoded, ``%XX`` stays."""
     return quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", path), safe="/%:@!$&'()*+,;=~-._")

@@ -45,11 +45,6 @@ class Match:
     headers: tuple[ValueMatch, ...]
     queries: tuple[ValueMatch, ...]
 
-    @property
-    def is_conditional(self) -> bool:
-        """Tell whether anything but the path decides."""
-        return bool(self.method or self.headers or self.queries)
-
 
 @dataclass(frozen=True, slots=True)
 class HeaderFilter:

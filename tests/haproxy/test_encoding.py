@@ -10,7 +10,6 @@ from gwctl.haproxy.encoding import (
     encode,
     encode_header_names,
     encode_headers,
-    encode_location_path,
     encode_varint,
 )
 from gwctl.haproxy.names import frontend_name
@@ -46,10 +45,6 @@ def test_headers_stay_within_the_alphabet_of_values(headers: list[tuple[str, str
 def test_no_headers_are_no_text() -> None:
     assert encode_headers(()) == ""
     assert encode_header_names(()) == ""
-
-
-def test_location_path_keeps_escapes_and_encodes_what_a_uri_cannot_hold() -> None:
-    assert encode_location_path("/a%20b/é x?;%zz") == "/a%20b/%C3%A9%20x%3F;%25zz"
 
 
 @given(st.tuples(DNS, DNS, st.integers(1, 65535)), st.tuples(DNS, DNS, st.integers(1, 65535)))

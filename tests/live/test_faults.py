@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from gwctl.dataplane import Refused
 from gwctl.dataplane.client import Client
 from gwctl.dataplane.reader import read_state
 from gwctl.haproxy.desired import Pools
@@ -81,7 +82,7 @@ async def test_a_call_that_did_nothing_is_noticed_and_made_good(dataplane: DataP
         reconciler.update(parse(site(port, "127.0.0.3", hosts=("new.test",))))
         try:
             await reconciler.apply()
-        except Exception:  # a change of a server that is not there is refused: the worker would try again, as here
+        except Refused:  # a change of a server that is not there is refused: the worker would try again, as here
             reconciler.forget()
             await reconciler.apply()
         assert transport.times == 0

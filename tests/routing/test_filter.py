@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gwctl.routing.filter import change_headers, redirect_location, replace_prefix
+from gwctl.routing.filter import change_headers, redirect_location, replace_prefix, uri_path
 from gwctl.routing.request import Request
 from gwctl.routing.rule import HeaderFilter, PathKey, Redirect
 
@@ -96,3 +96,7 @@ def test_redirect_location(redirect: Redirect, host: str, path: str, query: str,
 )
 def test_change_headers(change: HeaderFilter, headers: list[tuple[str, str]]) -> None:
     assert change_headers((("A", "1"), ("B", "2"), ("a", "3")), change) == headers
+
+
+def test_a_location_keeps_escapes_and_encodes_what_a_uri_cannot_hold() -> None:
+    assert uri_path("/a%20b/é x?;%zz") == "/a%20b/%C3%A9%20x%3F;%25zz"

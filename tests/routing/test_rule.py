@@ -121,7 +121,8 @@ def test_a_repeated_header_counts_once() -> None:
 )
 def test_match(match: Manifest, path: PathKey, is_conditional: bool) -> None:
     (found,) = candidates(route("r", match))
-    assert (found.match.path, found.match.is_conditional) == (path, is_conditional)
+    assert found.match.path == path
+    assert bool(found.match.method or found.match.headers or found.match.queries) == is_conditional
 
 
 def rule(**fields: Any) -> Rule:
