@@ -331,10 +331,11 @@ _handed_out: set[int] = set()
 def free_port() -> int:
     """A loopback TCP port that nothing listens on, not handed out before by this process.
 
-    It lies below the range that the kernel takes clients' ports from, so no client can be in its way.
+    It lies below the range that the kernel takes clients' ports from, so no client can be in its way, and below the
+    ports of listener slots.
     """
     for _ in range(1000):
-        port = random.randrange(12000, 32000)
+        port = random.randrange(12000, 20000)
         with socket.socket() as probe:
             try:
                 probe.bind(("0.0.0.0", port))
@@ -343,7 +344,7 @@ def free_port() -> int:
         if port not in _handed_out:
             _handed_out.add(port)
             return port
-    raise HarnessError("no free port between 12000 and 32000")
+    raise HarnessError("no free port between 12000 and 20000")
 
 
 class EchoBackend:

@@ -1,33 +1,34 @@
-"""Service: its ports and whether it is an ExternalName.
+"""Service: its ports, and where it can be reached.
 
-How it selects pods is of no interest: EndpointSlices say.
+How it selects pods matters for the Services that gwctl itself makes for Gateways only: EndpointSlices say the rest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, StrictStr
+from pydantic import Field, StrictInt, StrictStr
 
 from gwctl.api.meta import Object
-from gwctl.api.wire import PartialWire, PortNumber, Violation
+from gwctl.api.wire import PartialWire, PortNumber, Violation, Wire
 
 
 class ServicePortSpec(PartialWire):
     """A port. ``name`` is empty when the Service has only this one."""
 
-    unused: ClassVar[frozenset[str]] = frozenset({"targetPort", "nodePort"})
+    unused: ClassVar[frozenset[str]] = frozenset({"nodePort"})
 
     name: StrictStr = ""
     protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
     app_protocol: StrictStr | None = None
     port: PortNumber
+    target_port: StrictInt | StrictStr | None = None
 
 
 class ServiceSpec(PartialWire):
     unused: ClassVar[frozenset[str]] = frozenset(
-        {"selector", "clusterIP", "clusterIPs", "externalIPs", "sessionAffinity", "loadBalancerIP",
-         "externalName", "loadBalancerSourceRanges", "externalTrafficPolicy", "healthCheckNodePort",
+        {"clusterIP", "externalIPs", "sessionAffinity", "loadBalancerSourceRanges", "healthCheckNodePort",
          "publishNotReadyAddresses", "sessionAffinityConfig", "ipFamilies", "ipFamilyPolicy",
          "allocateLoadBalancerNodePorts", "loadBalancerClass", "internalTrafficPolicy",
          "trafficDistribution", "topologyKeys"}
@@ -35,13 +36,39 @@ class ServiceSpec(PartialWire):
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"] = "ClusterIP"
     ports: Annotated[tuple[ServicePortSpec, ...], Field()] = ()
+    selector: Mapping[StrictStr, StrictStr] = Field(default_factory=dict)
+    cluster_ips: Annotated[tuple[StrictStr, ...], Field(alias="clusterIPs")] = ()
+    load_balancer_ip: Annotated[StrictStr, Field(alias="loadBalancerIP")] = ""
+    external_name: StrictStr = ""
+    external_traffic_policy: StrictStr = ""
+
+
+class LoadBalancerIngress(PartialWire):
+    """An address that the load balancer has given: ``ip`` or ``hostname``."""
+
+    unused: ClassVar[frozenset[str]] = frozenset({"ipMode", "ports"})
+
+    ip: StrictStr = ""
+    hostname: StrictStr = ""
+
+
+class LoadBalancerStatus(Wire):
+    ingress: tuple[LoadBalancerIngress, ...] = ()
+
+
+class ServiceStatus(PartialWire):
+    unused: ClassVar[frozenset[str]] = frozenset({"conditions"})
+
+    load_balancer: LoadBalancerStatus = LoadBalancerStatus()
 
 
 class Service(Object):
+    unused: ClassVar[frozenset[str]] = Object.unused - {"status"}
     kind: ClassVar[str] = "Service"
     label_name: ClassVar[bool] = True
 
     spec: ServiceSpec
+    status: ServiceStatus = ServiceStatus()
 
     def check(self) -> list[Violation]:
         found = super().check()

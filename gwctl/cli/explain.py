@@ -204,7 +204,7 @@ class _Explanation:
     # What rows say
 
     def _compare(self, frontend: Frontend, expected: Outcome | None, rule: Rule | None) -> Iterator[str]:
-        name = frontend_name(frontend.namespace, frontend.gateway, frontend.port)
+        name = frontend_name(*frontend.key)
         if (expected.rule if expected is not None else "") != (rule.name if rule is not None else ""):
             self.disagrees = True
             said = _describe_outcome(expected)

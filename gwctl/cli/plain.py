@@ -53,7 +53,7 @@ def key_text(key: object) -> str:
         if type(key).__str__ is not object.__str__ and type(key).__str__ is not tuple.__str__:
             return str(key)
         separator = " " if any(isinstance(part, tuple) for part in key) else "/"
-        return separator.join(key_text(part) for part in key if part != "")
+        return separator.join(key_text(part) for part in key if part not in ("", None))
     return str(key.value) if isinstance(key, Enum) else str(key)
 
 

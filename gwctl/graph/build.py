@@ -18,12 +18,14 @@ from gwctl.api.endpointslice import EndpointSlice
 from gwctl.api.gateway import GatewayClass
 from gwctl.api.httproute import HTTPRoute
 from gwctl.api.ref import Ref
+from gwctl.api.service import Service
 from gwctl.api.tcproute import TCPRoute
 from gwctl.graph import problem
 from gwctl.graph.attach import attach_route
 from gwctl.graph.backendref import resolve_backend
 from gwctl.graph.endpoints import resolve_endpoints
 from gwctl.graph.gatewayclass import check_class, own_classes
+from gwctl.graph.gatewayservice import owner_of, slots_of
 from gwctl.graph.listener import build_gateways
 from gwctl.graph.node import (
     Attachment,
@@ -56,23 +58,23 @@ def build_graph(
     previous: Graph | None = None,
     changed: frozenset[Ref] | None = None,
     *,
-    shared_ports: bool = False,
+    service_namespace: str | None = None,
 ) -> Graph:
     """Build the graph of a snapshot.
 
     With ``previous`` and ``changed``, the objects that differ from what ``previous`` was built from, only
-    what they reach is built again. ``shared_ports``: each Gateway has addresses of its own, so that two may
-    have one port.
+    what they reach is built again. ``service_namespace``: where each Gateway has a Service of its own, which leads
+    to listener slots, so that two Gateways may have one port; None: listeners bind their own ports.
     """
     if previous is not None and previous.index is not None and changed is not None:
         index = previous.index
-        same_settings = (index.controller_name, index.shared_ports) == (controller_name, shared_ports)
+        same_settings = (index.controller_name, index.service_namespace) == (controller_name, service_namespace)
         differing = {ref for ref in changed if index.snapshot.get(ref) != snapshot.get(ref)}
-        if same_settings and not _reaches_all(differing, previous.gateways):
+        if same_settings and not _reaches_all(differing, previous.gateways, (index.snapshot, snapshot)):
             return _rebuild(snapshot, previous, index, differing)
     classes = own_classes(snapshot, controller_name)
-    gateways = build_gateways(snapshot.gateways.values(), classes, shared_ports=shared_ports)
-    draft = _Draft(snapshot, Index(snapshot, controller_name, shared_ports), gateways)
+    gateways = build_gateways(snapshot, classes, service_namespace)
+    draft = _Draft(snapshot, Index(snapshot, controller_name, service_namespace), gateways)
     routes: list[HTTPRoute | TCPRoute] = [*snapshot.http_routes.values(), *snapshot.tcp_routes.values()]
     for route in routes:
         draft.set_route(route.ref, _build_route(route, snapshot, gateways))
@@ -80,15 +82,24 @@ def build_graph(
     return draft.finish(classes, previous=None)
 
 
-def _reaches_all(changed: Iterable[Ref], gateways: Mapping[Ref, GatewayNode]) -> bool:
+def _reaches_all(changed: set[Ref], gateways: Mapping[Ref, GatewayNode], snapshots: tuple[Snapshot, Snapshot]) -> bool:
     kinds = {ref.kind for ref in changed}
     if kinds & _REACHES_ALL:
         return True
+    for ref in changed:
+        before, after = (snapshot.services.get(ref) for snapshot in snapshots)
+        if _allocation(before) != _allocation(after):
+            return True
     return "Namespace" in kinds and any(
         listener.allowed_routes.namespaces.from_ == "Selector"
         for node in gateways.values()
         for listener in node.resource.spec.listeners
     )
+
+
+def _allocation(service: Service | None) -> tuple[Ref | None, dict[int, int]]:
+    owner = owner_of(service) if service is not None else None
+    return owner, slots_of(service) if service is not None and owner is not None else {}
 
 
 def _rebuild(snapshot: Snapshot, previous: Graph, index: Index, changed: set[Ref]) -> Graph:

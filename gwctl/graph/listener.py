@@ -1,13 +1,14 @@
 """Gateways and their listeners: which are accepted, what each lets in, and which fight over a port.
 
-In: Gateways of our classes. Out: one `GatewayNode` each. The surprising fact: whether a listener is accepted
-may depend on other Gateways, since without Kubernetes they all bind real ports of one machine.
+In: a snapshot and our classes. Out: one `GatewayNode` for each Gateway of these. The surprising fact: whether a
+listener is accepted may depend on other Gateways, since without Services of their own they all bind real ports of
+one machine.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gwctl.api.gateway import Gateway, GatewayClass, Listener
@@ -15,8 +16,10 @@ from gwctl.api.ref import Ref
 from gwctl.api.wire import GATEWAY_GROUP, LabelSelector
 from gwctl.graph import problem
 from gwctl.graph.gatewayclass import check_class
+from gwctl.graph.gatewayservice import SLOT_MODES, read_slots, slot_mode_of
 from gwctl.graph.node import GatewayNode, ListenerKey, ListenerNode, Problem
 from gwctl.graph.validate import hostname_error
+from gwctl.snapshot import Snapshot
 
 # The protocols that we serve and the kinds of routes that each can take. Later issues extend it.
 SUPPORTED_KINDS: Mapping[str, tuple[str, ...]] = {"HTTP": ("HTTPRoute",), "TCP": ("TCPRoute",)}
@@ -31,11 +34,11 @@ _OPERATORS = frozenset({"In", "NotIn", "Exists", "DoesNotExist"})
 class _Claims:
     """Which Gateway holds which port on which addresses (none: on all)."""
 
-    shared_ports: bool
+    shares_ports: bool
     held: dict[int, list[tuple[tuple[str, ...], Ref]]] = field(default_factory=dict)
 
     def holder(self, gateway: Ref, port: int, addresses: tuple[str, ...]) -> Ref | None:
-        if self.shared_ports:
+        if self.shares_ports:
             return None
         for taken, holder in self.held.get(port, ()):
             if holder != gateway and addresses_overlap(taken, addresses):
@@ -47,25 +50,34 @@ class _Claims:
 
 
 def build_gateways(
-    gateways: Iterable[Gateway], classes: Mapping[Ref, GatewayClass], *, shared_ports: bool
+    snapshot: Snapshot, classes: Mapping[Ref, GatewayClass], service_namespace: str | None
 ) -> dict[Ref, GatewayNode]:
     """The nodes of the Gateways of our classes.
 
-    Unless ports are shared (each Gateway has addresses of its own), the older Gateway keeps a port that two
-    want.
+    Without Services of their own (``service_namespace`` None) Gateways bind their ports on one machine, and the older
+    Gateway keeps a port that two want.
     """
-    claims = _Claims(shared_ports)
-    nodes: dict[Ref, GatewayNode] = {}
-    for gateway in sorted(gateways, key=lambda item: item.age):
+    ours: list[tuple[Gateway, GatewayClass]] = []
+    for gateway in sorted(snapshot.gateways.values(), key=lambda item: item.age):
         resource = classes.get(Ref("GatewayClass", "", gateway.spec.gateway_class_name))
         if resource is not None:
-            nodes[gateway.ref] = _build_gateway(gateway, resource, claims)
-    return nodes
+            ours.append((gateway, resource))
+    if service_namespace is None:
+        claims = _Claims(shares_ports=False)
+        return {gateway.ref: _build_gateway(gateway, resource, claims, None) for gateway, resource in ours}
+    claims = _Claims(shares_ports=True)
+    slots = read_slots((gateway.ref for gateway, _ in ours), snapshot, service_namespace)
+    return {
+        gateway.ref: _build_gateway(gateway, resource, claims, slots.get(gateway.ref, {})) for gateway, resource in ours
+    }
 
 
-def _build_gateway(gateway: Gateway, resource: GatewayClass, claims: _Claims) -> GatewayNode:
+def _build_gateway(
+    gateway: Gateway, resource: GatewayClass, claims: _Claims, slots: Mapping[int, int] | None
+) -> GatewayNode:
     ref = gateway.ref
     addresses, wrong = _read_addresses(gateway)
+    bound = addresses if slots is None else ()
     if check_class(resource) is not None:
         message = f"{resource.ref} is not accepted"
         wrong.append(problem.invalid_parameters(ref, "spec.gatewayClassName", message))
@@ -83,13 +95,13 @@ def _build_gateway(gateway: Gateway, resource: GatewayClass, claims: _Claims) ->
         kinds, notes = _read_kinds(gateway, index, listener)
         refusals = _check_listener(gateway, index, listener) + conflicts.get(index, [])
         if not refusals and not wrong:
-            holder = claims.holder(ref, listener.port, addresses)
+            holder = claims.holder(ref, listener.port, bound)
             if holder is not None:
                 path = f"spec.listeners[{index}]"
                 refusals = [problem.port_unavailable(ref, path, listener.name, listener.port, holder)]
         accepted = not refusals and not wrong
         if accepted:
-            claims.add(ref, listener.port, addresses)
+            claims.add(ref, listener.port, bound)
         found += notes + refusals
         listeners.append(
             ListenerNode(
@@ -97,15 +109,21 @@ def _build_gateway(gateway: Gateway, resource: GatewayClass, claims: _Claims) ->
                 listener.port,
                 listener.protocol,
                 (listener.hostname or "").lower(),
-                addresses,
+                bound,
                 kinds,
                 accepted,
+                slot=None if slots is None else _slot(listener, slots),
             )
         )
     accepted = any(node.accepted for node in listeners)
     if not accepted and not wrong:
         found.append(problem.listeners_not_valid(ref))
     return GatewayNode(ref, gateway, accepted, tuple(listeners), tuple(sorted(found, key=lambda item: item.order)))
+
+
+def _slot(listener: Listener, slots: Mapping[int, int]) -> int:
+    slot = slots.get(listener.port, 0)
+    return slot if slot_mode_of(slot) == SLOT_MODES.get(listener.protocol) else 0
 
 
 def _read_addresses(gateway: Gateway) -> tuple[tuple[str, ...], list[Problem]]:

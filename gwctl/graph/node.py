@@ -65,7 +65,12 @@ class ListenerKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ListenerNode:
-    """A listener. ``hostname`` is empty when any host is meant; ``addresses`` is empty for all addresses."""
+    """A listener.
+
+    ``hostname`` is empty when any host is meant; ``addresses`` is empty for all addresses. ``slot`` is the port of
+    the pods to which the Gateway's Service leads, 0 while it has none; None where there are no such Services and
+    listeners bind their own ports.
+    """
 
     key: ListenerKey
     port: int
@@ -75,6 +80,7 @@ class ListenerNode:
     kinds: tuple[str, ...]
     accepted: bool
     attached_routes: int = 0
+    slot: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +176,7 @@ class Index:
 
     snapshot: Snapshot
     controller_name: str
-    shared_ports: bool
+    service_namespace: str | None
     referrers: MappingProxyType[Ref, frozenset[Ref]] = field(default_factory=_empty)
     users: MappingProxyType[ServicePort, int] = field(default_factory=_empty)
     tcp_nodes: MappingProxyType[Ref, RouteNode] = field(default_factory=_empty)

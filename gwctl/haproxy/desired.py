@@ -8,10 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gwctl.graph.gatewayservice import SLOT_RANGES
 from gwctl.graph.node import Endpoint, ServicePort
-from gwctl.haproxy.names import Table, slot_mode, slot_name
-from gwctl.haproxy.program import Layout, frontend_section, lua_name, program_sections, slot_section
-from gwctl.haproxy.slot import MODES, allocate, size_pools
+from gwctl.haproxy.names import Table, is_listener_slot, slot_mode, slot_name
+from gwctl.haproxy.program import (
+    Layout,
+    frontend_section,
+    listener_slot_section,
+    lua_name,
+    program_sections,
+    slot_section,
+)
+from gwctl.haproxy.slot import MODES, allocate, size_listener_pools, size_pools
 from gwctl.haproxy.state import Section, SectionKey, SectionKind, Server, Servers, State, server_name
 from gwctl.haproxy.table import Tables
 from gwctl.routing.virtualhost import Routing
@@ -19,10 +27,15 @@ from gwctl.routing.virtualhost import Routing
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """How many slots of each mode are made at first start."""
+    """How many slots of each mode are made at first start, for Services and for listeners.
+
+    Without listener slots (0) each listener binds its own port.
+    """
 
     http: int = 128
     tcp: int = 32
+    http_listeners: int = 0
+    tcp_listeners: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +45,7 @@ class Desired:
     state: State
     routing: Routing
     sizes: Mapping[str, int]
+    listener_sizes: Mapping[str, int]
 
 
 def build_state(
@@ -60,12 +74,19 @@ def build_state(
         or _build_servers(routing.endpoints.get(tables.services[key], ()))
         for key, slot in allocation.items()
     }
-    if previous is not None and previous.routing.frontends is routing.frontends and previous.sizes == sizes:
+    listeners = {"http": pools.http_listeners, "tcp": pools.tcp_listeners}
+    frontends = (name for kind, name in actual.sections if kind is SectionKind.FRONTENDS)
+    listener_sizes = size_listener_pools(frontends, (key.slot for key in routing.frontends if key.slot), listeners)
+    if (
+        previous is not None
+        and previous.routing.frontends is routing.frontends
+        and (previous.sizes, previous.listener_sizes) == (sizes, listener_sizes)
+    ):
         sections = previous.state.sections
     else:
-        sections = _build_sections(routing, layout, sizes)
+        sections = _build_sections(routing, layout, sizes, listener_sizes)
     rows = {**tables.rows, Table.SERVICES: allocation}
-    return Desired(State(sections, rows, servers, lua_name(layout), tables.changes), routing, sizes)
+    return Desired(State(sections, rows, servers, lua_name(layout), tables.changes), routing, sizes, listener_sizes)
 
 
 def _servers_before(
@@ -79,10 +100,14 @@ def _servers_before(
     return previous.state.servers.get(slot)
 
 
-def _build_sections(routing: Routing, layout: Layout, sizes: Mapping[str, int]) -> Mapping[SectionKey, Section]:
+def _build_sections(
+    routing: Routing, layout: Layout, sizes: Mapping[str, int], listener_sizes: Mapping[str, int]
+) -> Mapping[SectionKey, Section]:
     sections = program_sections(layout)
-    sections.update(frontend_section(frontend) for frontend in routing.frontends.values())
+    sections.update(frontend_section(frontend) for frontend in routing.frontends.values() if not frontend.slot)
     for mode in MODES:
+        first = SLOT_RANGES[mode].first
+        sections.update(listener_slot_section(mode, first + number) for number in range(listener_sizes[mode]))
         sections.update(slot_section(slot_name(mode, number), mode) for number in range(1, sizes[mode] + 1))
     return sections
 
@@ -97,5 +122,7 @@ def _build_servers(endpoints: tuple[Endpoint, ...]) -> Servers:
 
 
 def is_pool_slot(key: SectionKey) -> bool:
-    """Tell whether a section is a backend slot."""
+    """Tell whether a section is a slot, of a Service or of a listener."""
+    if key.kind is SectionKind.FRONTENDS:
+        return is_listener_slot(key.name)
     return key.kind is SectionKind.BACKENDS and slot_mode(key.name) is not None

@@ -34,9 +34,27 @@ def is_ours(section: str) -> bool:
     return section.startswith((f"{PREFIX}-", f"{PREFIX}."))
 
 
-def frontend_name(namespace: str, gateway: str, port: int) -> str:
-    """Name the frontend of one port of one Gateway. Injective: a namespace has no dot, a port is a number."""
-    return f"{PREFIX}.{namespace}.{gateway}.{port}"
+def frontend_name(namespace: str, gateway: str, port: int, slot: int | None = None) -> str:
+    """Name the frontend of one port of one Gateway, or the listener slot that it has.
+
+    Injective: a namespace has no dot, a port is a number.
+    """
+    return listener_slot_name(slot) if slot else f"{PREFIX}.{namespace}.{gateway}.{port}"
+
+
+def listener_slot_name(port: int) -> str:
+    """Name the listener slot at a port: a frontend that listens before any Gateway needs it."""
+    return f"{PREFIX}-listener-{port}"
+
+
+def is_listener_slot(name: str) -> bool:
+    """Tell whether a frontend's name is that of a listener slot."""
+    return name.startswith(f"{PREFIX}-listener-")
+
+
+def listener_slot_port(name: str) -> int:
+    """Give the port of a listener slot."""
+    return int(name.rpartition("-")[2])
 
 
 def slot_name(mode: str, number: int) -> str:

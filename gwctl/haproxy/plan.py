@@ -125,7 +125,9 @@ def diff(desired: State, actual: State) -> Plan:
 
 def _is_growth(transaction: Transaction) -> bool:
     """Tell whether nothing but free slots is added: then rows need not wait for it."""
-    used = set(transaction.state.servers)
+    tables = transaction.state.tables
+    hosts = (key.partition("/")[0] for key in tables.get(Table.HOSTS, {}))
+    used = {*transaction.state.servers, *hosts, *tables.get(Table.TCP, {})}
     return all(
         section is not None and is_pool_slot(key) and key.name not in used for key, section in transaction.sections
     ) and transaction.reasons == (_GROWTH,)
@@ -164,7 +166,7 @@ def _section_order(key: SectionKey) -> tuple[int, str]:
 def _reason(key: SectionKey, exists: bool) -> str:
     if key.kind is SectionKind.DEFAULTS:
         return "program"
-    if key.kind is SectionKind.FRONTENDS:
+    if key.kind is SectionKind.FRONTENDS and not is_pool_slot(key):
         return "listener changed" if exists else "listener added"
     return "slot repaired" if exists else _GROWTH
 

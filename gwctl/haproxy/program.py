@@ -21,6 +21,7 @@ from gwctl.haproxy.names import (
     PREFIX,
     Table,
     frontend_name,
+    listener_slot_name,
 )
 from gwctl.haproxy.state import Section, SectionKey, SectionKind
 from gwctl.routing.virtualhost import Frontend
@@ -79,14 +80,21 @@ def program_sections(layout: Layout) -> dict[SectionKey, Section]:
 
 def frontend_section(frontend: Frontend) -> tuple[SectionKey, Section]:
     """Give the frontend of one port of a Gateway, bound to its real port."""
-    name = frontend_name(frontend.namespace, frontend.gateway, frontend.port)
-    addresses = frontend.addresses or ("*",)
+    return _frontend(frontend_name(*frontend.key), frontend.mode, frontend.addresses or ("*",), frontend.port)
+
+
+def listener_slot_section(mode: str, port: int) -> tuple[SectionKey, Section]:
+    """Give a listener slot: a frontend that serves nothing until rows name it."""
+    return _frontend(listener_slot_name(port), mode, ("*",), port)
+
+
+def _frontend(name: str, mode: str, addresses: tuple[str, ...], port: int) -> tuple[SectionKey, Section]:
     section: dict[str, Any] = {
         "name": name,
-        "mode": frontend.mode,
-        "from": DEFAULTS_HTTP if frontend.mode == "http" else DEFAULTS_TCP,
+        "mode": mode,
+        "from": DEFAULTS_HTTP if mode == "http" else DEFAULTS_TCP,
         "binds": {
-            f"bind-{index}": {"name": f"bind-{index}", "address": address, "port": frontend.port}
+            f"bind-{index}": {"name": f"bind-{index}", "address": address, "port": port}
             for index, address in enumerate(addresses)
         },
         "backend_switching_rule_list": [{"name": "%[var(txn.backend)]"}],

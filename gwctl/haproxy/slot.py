@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from gwctl.haproxy.names import slot_mode, slot_name
+from gwctl.graph.gatewayservice import SLOT_RANGES, slot_mode_of
+from gwctl.haproxy.names import is_listener_slot, listener_slot_port, slot_mode, slot_name
 from gwctl.haproxy.table import service_mode
 
 MODES = ("http", "tcp")
@@ -57,6 +58,24 @@ def allocate(services: Iterable[str], held: Mapping[str, str], pools: Mapping[st
         if key not in given:
             given[key] = next(free[service_mode(key)])
     return given
+
+
+def size_listener_pools(existing: Iterable[str], used: Iterable[int], initial: Mapping[str, int]) -> dict[str, int]:
+    """Size the pool of listener slots of each mode, for the frontends that exist and the ports in use; 0 is no slots.
+
+    The last slot in use counts as well as their number: another replica's pool may be larger.
+    """
+    there = [slot_mode_of(listener_slot_port(name)) for name in existing if is_listener_slot(name)]
+    ports = list(used)
+    sizes: dict[str, int] = {}
+    for mode, wanted in initial.items():
+        slots = SLOT_RANGES[mode]
+        numbers = [port - slots.first + 1 for port in ports if port in slots]
+        size = size_pool(there.count(mode), len(numbers), 0, wanted) if wanted else 0
+        while size and max(numbers, default=0) > size:
+            size *= 2
+        sizes[mode] = min(size, slots.limit)
+    return sizes
 
 
 def _is_in_pool(slot: str, mode: str, pools: Mapping[str, int]) -> bool:

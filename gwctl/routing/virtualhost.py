@@ -19,7 +19,10 @@ ANY_HOST = "*"
 
 @dataclass(frozen=True, slots=True)
 class Frontend:
-    """One port of one Gateway. ``addresses`` is empty for all. ``listeners`` are the accepted ones, by name."""
+    """One port of one Gateway. ``addresses`` is empty for all. ``listeners`` are the accepted ones, by name.
+
+    ``slot`` is the port of the pods that the Gateway's Service leads to, None where the frontend binds its own port.
+    """
 
     namespace: str
     gateway: str
@@ -27,6 +30,11 @@ class Frontend:
     mode: Literal["http", "tcp"]
     addresses: tuple[str, ...]
     listeners: tuple[ListenerNode, ...]
+    slot: int | None = None
+
+    @property
+    def key(self) -> FrontendKey:
+        return FrontendKey(self.namespace, self.gateway, self.port, self.slot)
 
     def owner(self, host: str) -> ListenerKey | None:
         """Give the listener with the most specific hostname that covers ``host`` (which may be a wildcard itself)."""
@@ -40,6 +48,7 @@ class FrontendKey(NamedTuple):
     namespace: str
     gateway: str
     port: int
+    slot: int | None = None
 
 
 class VirtualHost(NamedTuple):
@@ -99,7 +108,7 @@ def build_routing(graph: Graph, previous: Routing | None = None) -> Routing:
 
 
 def _build_all(graph: Graph) -> Routing:
-    frontends = {FrontendKey(f.namespace, f.gateway, f.port): f for f in _build_frontends(graph)}
+    frontends = {frontend.key: frontend for frontend in _build_frontends(graph)}
     contributions: dict[Ref, tuple[Contribution, ...]] = {}
     hosts: dict[FrontendKey, dict[str, VirtualHost]] = {}
     paths: dict[VirtualHost, dict[PathKey, list[Candidate]]] = {}
@@ -177,12 +186,12 @@ def _build_frontends(graph: Graph) -> Iterator[Frontend]:
         gateway = graph.gateways[ref]
         by_port: dict[int, list[ListenerNode]] = {}
         for listener in gateway.listeners:
-            if gateway.accepted and listener.accepted:
+            if gateway.accepted and listener.accepted and listener.slot != 0:
                 by_port.setdefault(listener.port, []).append(listener)
         for port, listeners in sorted(by_port.items()):
             mode: Literal["http", "tcp"] = "http" if listeners[0].protocol == "HTTP" else "tcp"
             ordered = tuple(sorted(listeners, key=lambda node: node.key))
-            yield Frontend(ref.namespace, ref.name, port, mode, listeners[0].addresses, ordered)
+            yield Frontend(ref.namespace, ref.name, port, mode, listeners[0].addresses, ordered, listeners[0].slot)
 
 
 def _contribute(node: RouteNode, frontends: Mapping[FrontendKey, Frontend], graph: Graph) -> Iterator[Contribution]:
@@ -192,7 +201,7 @@ def _contribute(node: RouteNode, frontends: Mapping[FrontendKey, Frontend], grap
     seen: set[VirtualHost] = set()
     for attachment in node.attachments:
         listener = graph.listeners[attachment.listener]
-        key = FrontendKey(listener.key.namespace, listener.key.gateway, listener.port)
+        key = FrontendKey(listener.key.namespace, listener.key.gateway, listener.port, listener.slot)
         frontend = frontends.get(key)
         if frontend is None:
             continue

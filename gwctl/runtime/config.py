@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError, core_schema
 
 from gwctl.api.gateway import CONTROLLER_PATTERN
+from gwctl.api.wire import is_label
 
 ENVIRONMENT_PREFIX = "GWCTL_"
 REDACTED = "[redacted]"
@@ -95,6 +96,31 @@ def _seconds(value: object) -> object:
     return value.removesuffix("s") if isinstance(value, str) else value
 
 
+def _list(value: object) -> object:
+    """Let ``a,b`` be a list."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _mapping(value: object) -> object:
+    """Let ``a=1,b=2`` be a mapping. Values that hold a comma can be written in the file only."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+    if any(not separator or not key.strip() for key, separator, _ in pairs):
+        raise PydanticCustomError("mapping", "must be KEY=VALUE,KEY=VALUE")
+    return {key.strip(): item.strip() for key, _, item in pairs}
+
+
+def _is_object_name(text: str) -> bool:
+    namespace, _, name = text.partition("/")
+    return not text or (is_label(namespace) and is_label(name))
+
+
+Texts = Annotated[Mapping[str, str], BeforeValidator(_mapping)]
+
+
 class Config(BaseModel):
     """Everything that can be configured."""
 
@@ -116,6 +142,42 @@ class Config(BaseModel):
         128, ge=1, le=20_000, description="how many Services with HTTP fit before HAProxy is reloaded"
     )
     tcp_slots: int = Field(32, ge=1, le=20_000, description="how many Services with TCP fit before HAProxy is reloaded")
+    http_listeners: int = Field(
+        32, ge=1, le=1_000, description="how many ports of Gateways with HTTP fit before HAProxy is reloaded"
+    )
+    tcp_listeners: int = Field(
+        16, ge=1, le=5_000, description="how many ports of Gateways with TCP fit before HAProxy is reloaded"
+    )
+    namespaces: Annotated[tuple[str, ...], BeforeValidator(_list)] = Field(
+        (), description="the namespaces to watch, separated by commas; all when empty"
+    )
+    pod_namespace: str = Field("", description="gwctl's own namespace, for Gateways' Services and the Lease")
+    identity: str = Field("", description="this replica's name in the Lease; the host's name when empty")
+    lease_name: str = Field("gwctl", description="the Lease by which replicas choose a leader")
+    gateway_service_type: Literal["LoadBalancer", "ClusterIP", "NodePort", "none"] = Field(
+        "LoadBalancer",
+        description="the type of the Service that each Gateway gets; none: listeners bind their own ports",
+    )
+    gateway_service_annotations: Texts = Field(
+        {}, description="annotations of Gateways' Services, KEY=VALUE separated by commas"
+    )
+    gateway_service_selector: Texts = Field(
+        {}, description="labels of gwctl's pods, which Gateways' Services select, KEY=VALUE separated by commas"
+    )
+    gateway_service_external_traffic_policy: Literal["", "Cluster", "Local"] = Field(
+        "", description="externalTrafficPolicy of Gateways' Services; Local keeps clients' addresses"
+    )
+    gateway_service_aliases: bool = Field(
+        True, description="whether a Gateway also gets a Service of type ExternalName in its own namespace"
+    )
+    cluster_domain: str = Field("cluster.local", description="the domain of Services' names")
+    publish_service: Annotated[str, _check(_is_object_name, "NAMESPACE/NAME of a Service")] = Field(
+        "", description="NAMESPACE/NAME of the Service of gwctl's pods; its endpoints are the addresses of Gateways "
+        "that have no Services"
+    )  # fmt: skip
+    shutdown_delay: Annotated[float, BeforeValidator(_seconds)] = Field(
+        0.0, ge=0, le=3_600, description="seconds to go on, no longer ready, after SIGTERM"
+    )
     resync_interval: Annotated[float, BeforeValidator(_seconds)] = Field(
         30.0, gt=0, le=86_400, description="seconds between two checks of all that HAProxy has"
     )
@@ -152,7 +214,7 @@ class Option(NamedTuple):
 def _build_options() -> Iterable[Option]:
     for name, info in Config.model_fields.items():
         key = name.replace("_", "-")
-        default = "" if isinstance(info.default, Secret) else f"{info.default}"
+        default = "" if isinstance(info.default, Secret | tuple | Mapping) else f"{info.default}"
         yield Option(
             name,
             key,

@@ -32,14 +32,21 @@ class Pipeline:
         return self.graph.problems
 
 
-def advance(pipeline: Pipeline | None, changes: Mapping[Ref, Resource | None], controller_name: str) -> Pipeline:
-    """Take changes through all pure steps."""
+def advance(
+    pipeline: Pipeline | None,
+    changes: Mapping[Ref, Resource | None],
+    controller_name: str,
+    service_namespace: str | None = None,
+) -> Pipeline:
+    """Take changes through all pure steps; ``service_namespace``: see `build_graph`."""
     if pipeline is None:
         snapshot = Snapshot.of(resource for resource in changes.values() if resource is not None)
-        graph = build_graph(snapshot, controller_name)
+        graph = build_graph(snapshot, controller_name, service_namespace=service_namespace)
         routing = build_routing(graph)
         return Pipeline(snapshot, graph, routing, compile_tables(routing))
     snapshot = pipeline.snapshot.apply(changes)
-    graph = build_graph(snapshot, controller_name, pipeline.graph, frozenset(changes))
+    graph = build_graph(
+        snapshot, controller_name, pipeline.graph, frozenset(changes), service_namespace=service_namespace
+    )
     routing = build_routing(graph, pipeline.routing)
     return Pipeline(snapshot, graph, routing, compile_tables(routing, pipeline.tables))

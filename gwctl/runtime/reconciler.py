@@ -19,7 +19,7 @@ from gwctl.dataplane import DataPlaneError, Refused, ReloadFailed
 from gwctl.dataplane.client import Client, Process
 from gwctl.dataplane.executor import Executor
 from gwctl.dataplane.reader import read_layout, read_state
-from gwctl.graph.node import Problem
+from gwctl.graph.node import Graph, ListenerKey, Problem
 from gwctl.graph.problem import listener_not_programmed
 from gwctl.haproxy.desired import Desired, Pools, build_state
 from gwctl.haproxy.names import Table, slot_mode
@@ -55,13 +55,23 @@ class Observation(NamedTuple):
 class Reconciler:
     """Keeps one HAProxy in the state that the resources ask for."""
 
-    def __init__(self, client: Client, controller_name: str, pools: Pools, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        client: Client,
+        controller_name: str,
+        pools: Pools,
+        metrics: Metrics,
+        *,
+        service_namespace: str | None = None,
+    ) -> None:
         self._client = client
         self._controller_name = controller_name
+        self._service_namespace = service_namespace
         self._pools = pools
         self._metrics = metrics
         self._executor: Executor | None = None
         self._pipeline: Pipeline | None = None
+        self._applied: Graph | None = None
         self._desired: Desired | None = None
         self._actual: State | None = None
         self._process: Process | None = None
@@ -78,10 +88,25 @@ class Reconciler:
         """Tell whether the source has delivered its complete first state."""
         return self._pipeline is not None
 
+    @property
+    def pipeline(self) -> Pipeline | None:
+        """What the resources ask for, None before the source has delivered."""
+        return self._pipeline
+
+    @property
+    def applied(self) -> Graph | None:
+        """The graph that HAProxy was last read back to have."""
+        return self._applied
+
+    @property
+    def refused(self) -> Mapping[ListenerKey, str]:
+        """The listeners that HAProxy did not take, and what it said."""
+        return dict(self._refused_listeners())
+
     def update(self, changes: Mapping[Ref, Resource | None]) -> None:
         """Take changes of resources in. Nothing is written before `apply`."""
         before = self._pipeline
-        self._pipeline = advance(before, changes, self._controller_name)
+        self._pipeline = advance(before, changes, self._controller_name, self._service_namespace)
         if before is not None and self._refused:
             old, new = before.routing.frontends, self._pipeline.routing.frontends
             self._refused = {
@@ -98,6 +123,7 @@ class Reconciler:
             await self._converge()
         except (ReloadFailed, Refused) as error:
             await self._find_refused(error)
+        self._applied = self._pipeline.graph
         self._metrics.apply_duration.observe(time.perf_counter() - started)
 
     async def _converge(self) -> None:
@@ -117,7 +143,9 @@ class Reconciler:
         suspects = {
             key: frontend
             for key, frontend in self._pipeline.routing.frontends.items()
-            if key not in self._refused and sections.get(frontend_section(frontend)[0]) != frontend_section(frontend)[1]
+            if key not in self._refused
+            and not frontend.slot
+            and sections.get(frontend_section(frontend)[0]) != frontend_section(frontend)[1]
         }
         if not suspects:
             raise error
@@ -198,7 +226,8 @@ class Reconciler:
     def report(self, invalid: tuple[Invalid, ...]) -> None:
         """Log problems that are new and those that are gone; set the metrics that describe the whole."""
         assert self._pipeline is not None and self._desired is not None
-        current: frozenset[Problem | Invalid] = frozenset((*invalid, *self._pipeline.problems, *self._refusals()))
+        refusals = (listener_not_programmed(key, message) for key, message in self._refused_listeners())
+        current: frozenset[Problem | Invalid] = frozenset((*invalid, *self._pipeline.problems, *refusals))
         for problem in sorted(current - self._reported, key=str):
             log.warning("resource problem", extra=_describe(problem))
         for problem in sorted(self._reported - current, key=str):
@@ -213,12 +242,12 @@ class Reconciler:
         for mode, size in self._desired.sizes.items():
             self._metrics.set_pool(mode, used.count(mode), size)
 
-    def _refusals(self) -> Iterator[Problem]:
-        """Yield a problem for every listener that HAProxy did not take."""
+    def _refused_listeners(self) -> Iterator[tuple[ListenerKey, str]]:
+        """Yield every listener that HAProxy did not take, and what it said."""
         assert self._pipeline is not None
         for key, message in self._refused.items():
             for listener in self._pipeline.routing.frontends[key].listeners:
-                yield listener_not_programmed(listener.key, message)
+                yield listener.key, message
 
     def _plan(self) -> Plan:
         assert self._pipeline is not None and self._actual is not None and self._executor is not None

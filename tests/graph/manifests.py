@@ -45,8 +45,8 @@ def read_all(text: str) -> list[Resource]:
     return [read(manifest) for manifest in yaml.safe_load_all(text) if manifest is not None]
 
 
-def graph_of(text: str, *, shared_ports: bool = False) -> Graph:
-    return build_graph(Snapshot.of(read_all(text)), CONTROLLER, shared_ports=shared_ports)
+def graph_of(text: str, *, service_namespace: str | None = None) -> Graph:
+    return build_graph(Snapshot.of(read_all(text)), CONTROLLER, service_namespace=service_namespace)
 
 
 def reasons(graph: Graph) -> list[tuple[str, str, str, str]]:

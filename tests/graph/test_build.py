@@ -275,4 +275,5 @@ def test_other_settings_rebuild_all() -> None:
     snapshot = Snapshot.of(read_all(WORLD))
     before = build_graph(snapshot, CONTROLLER)
     assert build_graph(snapshot, "example.com/other", before, frozenset()).gateways == {}
-    assert build_graph(snapshot, CONTROLLER, before, frozenset(), shared_ports=True).changed_routes is None
+    in_cluster = build_graph(snapshot, CONTROLLER, before, frozenset(), service_namespace="gwctl-system")
+    assert in_cluster.changed_routes is None

@@ -169,7 +169,7 @@ def test_the_older_gateway_keeps_a_port_whatever_the_order() -> None:
     assert graph == graph_of(CLASS + old + new)
     assert reasons(graph) == [("a", "spec.listeners[0].port", "Accepted", "PortUnavailable")]
     assert accepted(graph) == {("z", "a"): True, ("a", "a"): False, ("a", "b"): True}
-    shared = graph_of(CLASS + new + old, shared_ports=True)
+    shared = graph_of(CLASS + new + old, service_namespace="gwctl-system")
     assert all(accepted(shared).values())
 
 

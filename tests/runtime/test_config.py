@@ -35,6 +35,15 @@ def test_every_option_has_three_spellings(option: object, tmp_path: Path) -> Non
         "metrics_address": "[::1]:80",
         "log_level": "debug",
         "log_format": "json",
+        "http_listeners": "7",
+        "tcp_listeners": "7",
+        "gateway_service_type": "none",
+        "gateway_service_annotations": "a=b,c=d",
+        "gateway_service_selector": "a=b",
+        "gateway_service_external_traffic_policy": "Local",
+        "gateway_service_aliases": "false",
+        "publish_service": "a/b",
+        "shutdown_delay": "15s",
     }
     assert option in OPTIONS.values()
     for name, known in OPTIONS.items():
@@ -119,3 +128,13 @@ def test_a_password_file_is_read_each_time(tmp_path: Path) -> None:
 )
 def test_addresses(address: str, parts: tuple[str | None, int]) -> None:
     assert split_address(address) == parts
+
+
+def test_lists_and_mappings_have_a_short_spelling_and_that_of_yaml(tmp_path: Path) -> None:
+    by_flag = load(tmp_path, {"namespaces": "a, b", "gateway_service_annotations": "x/y=1, z = a=b"})
+    by_file = load(tmp_path, file="namespaces: [a, b]\ngateway-service-annotations: {x/y: '1', z: a=b}")
+    assert by_flag == by_file
+    assert by_flag.namespaces == ("a", "b")
+    assert by_flag.gateway_service_annotations == {"x/y": "1", "z": "a=b"}
+    with pytest.raises(ConfigError, match=r"--gateway-service-selector: must be KEY=VALUE,KEY=VALUE"):
+        load(tmp_path, {"gateway_service_selector": "app"})

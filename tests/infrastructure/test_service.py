@@ -1,0 +1,180 @@
+"""Services of Gateways: what is written, when, and what is deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from gwctl.api.parse import Resource
+from gwctl.api.ref import Ref
+from gwctl.graph.build import build_graph
+from gwctl.infrastructure.service import ApplyService, DeleteService, ServiceChange, ServiceSettings, plan_services
+from gwctl.snapshot import Snapshot
+from tests.graph.manifests import CONTROLLER, read, read_all
+
+SETTINGS = ServiceSettings(CONTROLLER, "gwctl-system", {"app": "gwctl"}, annotations={"lb": "internal"})
+CLASS = "{kind: GatewayClass, metadata: {name: gwctl, uid: c1}, spec: {controllerName: example.com/gwctl}}\n---\n"
+
+
+def gateway(name: str = "web", listeners: str = "[{name: http, port: 80, protocol: HTTP}]", more: str = "") -> str:
+    created = {"web": "2026-01-01T00:00:00Z"}.get(name, "2026-01-02T00:00:00Z")
+    return (
+        f"{{kind: Gateway, metadata: {{name: {name}, uid: g1, creationTimestamp: '{created}'}}, "
+        f"spec: {{gatewayClassName: gwctl, listeners: {listeners}{more}}}}}\n---\n"
+    )
+
+
+class Cluster:
+    """Objects as an API server keeps them: what a plan says is written and read back."""
+
+    def __init__(self, text: str, settings: ServiceSettings = SETTINGS) -> None:
+        self.settings = settings
+        self.objects: dict[Ref, Resource] = {}
+        self.manifests: dict[Ref, Mapping[str, Any]] = {}
+        self.set(text)
+
+    def set(self, text: str) -> None:
+        self.objects |= {resource.ref: resource for resource in read_all(text)}
+
+    def plan(self, *avoid: int) -> tuple[ServiceChange, ...]:
+        snapshot = Snapshot.of(self.objects.values())
+        graph = build_graph(snapshot, CONTROLLER, service_namespace=self.settings.namespace)
+        return plan_services(graph, snapshot, self.settings, avoid)
+
+    def settle(self, *avoid: int) -> list[str]:
+        """Carry plans out until nothing is left to do; give what was done."""
+        done: list[str] = []
+        for _ in range(3):
+            changes = self.plan(*avoid)
+            for change in changes:
+                done.append(str(change))
+                if isinstance(change, ApplyService):
+                    self.manifests[change.ref] = change.manifest
+                    self.objects[change.ref] = read(change.manifest)
+                else:
+                    del self.objects[change.ref], self.manifests[change.ref]
+            if not changes:
+                return done
+        raise AssertionError(f"never settles: {done}")
+
+    def service(self, name: str) -> Mapping[str, Any]:
+        return next(m for ref, m in self.manifests.items() if ref.name.startswith(name))
+
+    def ports(self, name: str) -> dict[int, int]:
+        return {port["port"]: port["targetPort"] for port in self.service(name)["spec"]["ports"]}
+
+
+def test_a_gateway_gets_a_service_beside_the_pods_and_an_alias_beside_itself() -> None:
+    cluster = Cluster(CLASS + gateway())
+    assert len(cluster.settle()) == 2
+    service, alias = cluster.service("gw-default-web-"), cluster.service("web-gwctl")
+    assert service["metadata"]["namespace"] == "gwctl-system"
+    assert service["metadata"]["ownerReferences"][0]["kind"] == "GatewayClass"
+    assert service["metadata"]["annotations"]["lb"] == "internal"
+    assert service["spec"] == {
+        "type": "LoadBalancer",
+        "selector": {"app": "gwctl"},
+        "ports": [{"name": "port-80", "protocol": "TCP", "port": 80, "targetPort": 20001}],
+    }
+    assert alias["metadata"]["namespace"] == "default"
+    assert alias["metadata"]["ownerReferences"][0] == {
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "name": "web", "uid": "g1",
+    }  # fmt: skip
+    assert alias["spec"]["externalName"] == f"{service['metadata']['name']}.gwctl-system.svc.cluster.local"
+    for manifest in (service, alias):
+        assert manifest["metadata"]["labels"]["gateway.networking.k8s.io/gateway-name"] == "web"
+
+
+def test_gateways_on_one_port_get_slots_of_their_own_and_keep_them() -> None:
+    cluster = Cluster(CLASS + gateway() + gateway("app"))
+    cluster.settle()
+    assert (cluster.ports("gw-default-web"), cluster.ports("gw-default-app")) == ({80: 20001}, {80: 20002})
+    del cluster.objects[Ref("Gateway", "default", "web")]
+    assert all(line.startswith("delete") for line in cluster.settle())
+    cluster.set(gateway("more", "[{name: a, port: 80, protocol: HTTP}, {name: t, port: 9000, protocol: TCP}]"))
+    cluster.settle(20001)
+    assert cluster.ports("gw-default-app") == {80: 20002}
+    assert cluster.ports("gw-default-more") == {80: 20003, 9000: 30001}
+
+
+def test_listeners_that_come_and_go_change_only_their_ports() -> None:
+    cluster = Cluster(CLASS + gateway())
+    cluster.settle()
+    two = "[{name: a, port: 8080, protocol: HTTP}, {name: b, port: 8080, protocol: HTTP, hostname: b.test}, "
+    cluster.set(gateway(listeners=two + "{name: http, port: 80, protocol: HTTP}]"))
+    assert len(cluster.settle()) == 1
+    assert cluster.ports("gw-default-web") == {80: 20001, 8080: 20002}
+    cluster.set(gateway(listeners="[{name: a, port: 8080, protocol: HTTP}]"))
+    cluster.settle()
+    assert cluster.ports("gw-default-web") == {8080: 20002}
+
+
+def test_labels_and_annotations_of_the_infrastructure_reach_both_and_go_again() -> None:
+    wanted = ", infrastructure: {labels: {team: a, app.kubernetes.io/managed-by: me}, annotations: {lb: public}}"
+    cluster = Cluster(CLASS + gateway(more=wanted))
+    cluster.settle()
+    for name in ("gw-default-web", "web-gwctl"):
+        metadata = cluster.service(name)["metadata"]
+        assert metadata["labels"]["team"] == "a"
+        assert metadata["labels"]["app.kubernetes.io/managed-by"] == "gwctl"
+        assert metadata["annotations"]["lb"] == "public"
+    cluster.set(gateway())
+    assert len(cluster.settle()) == 2
+    assert "team" not in cluster.service("gw-default-web")["metadata"]["labels"]
+
+
+def test_a_foreign_service_of_that_name_is_left_alone() -> None:
+    cluster = Cluster(CLASS + gateway())
+    cluster.set("{kind: Service, metadata: {name: web-gwctl}, spec: {ports: [{port: 1}]}}")
+    assert [change.ref.namespace for change in cluster.plan()] == ["gwctl-system"]
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"type": "ClusterIP"},
+        {"selector": {"app": "other"}},
+        {"ports": [{"port": 80, "targetPort": 20007}]},
+    ],
+)
+def test_what_others_change_is_written_again(spoilt: dict[str, Any]) -> None:
+    cluster = Cluster(CLASS + gateway())
+    cluster.settle()
+    manifest = cluster.service("gw-default-web")
+    resource = read({**manifest, "spec": {**manifest["spec"], **spoilt}})
+    cluster.objects[resource.ref] = resource
+    assert [str(change.ref) for change in cluster.plan()] == [str(resource.ref)]
+
+
+def test_a_gateway_that_is_not_accepted_keeps_what_it_has_and_gets_nothing_new() -> None:
+    cluster = Cluster(CLASS + gateway())
+    cluster.settle()
+    bad = ", infrastructure: {parametersRef: {group: a.test, kind: K, name: n}}"
+    cluster.set(gateway(more=bad) + gateway("app", more=bad))
+    assert cluster.plan() == ()
+
+
+def test_services_of_another_controller_are_not_ours_to_delete() -> None:
+    cluster = Cluster(CLASS + gateway())
+    cluster.settle()
+    del cluster.objects[Ref("Gateway", "default", "web")]
+    assert {type(change) for change in cluster.plan()} == {DeleteService}
+    cluster.settings = ServiceSettings("example.com/other", "gwctl-system", {})
+    assert cluster.plan() == ()
+
+
+def test_a_static_address_is_asked_for_and_two_are_too_many() -> None:
+    cluster = Cluster(CLASS + gateway(more=", addresses: [{value: 192.0.2.1}, {value: 192.0.2.2}]"))
+    assert cluster.plan() == ()
+    cluster.set(gateway(more=", addresses: [{value: 192.0.2.2}]"))
+    cluster.settle()
+    assert cluster.service("gw-default-web")["spec"]["loadBalancerIP"] == "192.0.2.2"
+
+
+def test_without_aliases_those_that_are_there_go() -> None:
+    cluster = Cluster(CLASS + gateway())
+    cluster.settle()
+    cluster.settings = ServiceSettings(CONTROLLER, "gwctl-system", {"app": "gwctl"}, aliases=False)
+    assert any(line.startswith("delete Service default/web-gwctl") for line in cluster.settle())

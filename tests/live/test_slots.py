@@ -1,0 +1,121 @@
+"""Listener slots: frontends that listen before any Gateway needs them, so that a new Gateway is but rows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import httpx
+
+from gwctl.api.ref import Ref
+from gwctl.dataplane.client import Client
+from gwctl.dataplane.reader import read_state
+from gwctl.graph.gatewayservice import service_ref
+from gwctl.haproxy.desired import Pools
+from gwctl.routing.request import Request
+from gwctl.runtime.metrics import Metrics
+from gwctl.runtime.reconciler import Reconciler
+from tests.harness import DataPlane, EchoBackend, TcpEcho
+from tests.http1 import fetch
+from tests.manifests import (
+    CONTROLLER,
+    Manifest,
+    backend,
+    endpoints,
+    gateway,
+    gateway_class,
+    http_route,
+    listener,
+    prefix_rule,
+    service,
+    tcp_route,
+)
+from tests.pipeline import parse
+
+NAMESPACE = "gwctl-system"
+POOLS = Pools(4, 4, http_listeners=4, tcp_listeners=2)
+
+
+def gateway_service(name: str, ports: Mapping[int, int]) -> Manifest:
+    ref = service_ref(Ref("Gateway", "default", name), NAMESPACE)
+    listed = [{"name": f"p{port}", "port": port, "targetPort": slot} for port, slot in ports.items()]
+    metadata = {"name": ref.name, "namespace": NAMESPACE, "annotations": {"gwctl.io/gateway": f"default/{name}"}}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": listed}}
+
+
+def named_gateway(name: str, *listeners: Manifest) -> Manifest:
+    manifest = gateway(list(listeners))
+    return {**manifest, "metadata": {**manifest["metadata"], "name": name}}
+
+
+async def test_gateways_that_share_a_port_come_and_go_without_a_reload(dataplane: DataPlane) -> None:
+    async with (
+        EchoBackend("web") as echo,
+        TcpEcho("tcp") as tcp,
+        Client(dataplane.url, dataplane.username, dataplane.password) as client,
+    ):
+        reconciler = Reconciler(client, CONTROLLER, POOLS, Metrics(), service_namespace=NAMESPACE)
+        reconciler.update(parse([gateway_class()]))
+        await reconciler.apply()
+        worker = await dataplane.worker()
+
+        manifests = [
+            named_gateway("one", listener("http", 80)),
+            named_gateway("two", listener("http", 80), listener("tcp", 9000, protocol="TCP")),
+            http_route("one", [prefix_rule("/one", backend("web"))], parents=({"name": "one"},)),
+            http_route("two", [prefix_rule("/two", backend("web"))], parents=({"name": "two"},)),
+            tcp_route("tcp", [backend("tcp")], parents=({"name": "two"},)),
+            service("web"),
+            *endpoints("web", [("127.0.0.1", echo.port)]),
+            service("tcp"),
+            *endpoints("tcp", [("127.0.0.1", tcp.port)]),
+        ]
+        reconciler.update(parse(manifests))
+        await reconciler.apply()
+        assert (await fetch(20001, Request("GET", "a.test", "/one"))).status == 404
+
+        reconciler.update(
+            parse([gateway_service("one", {80: 20002}), gateway_service("two", {80: 20001, 9000: 30002})])
+        )
+        await reconciler.apply()
+        assert (await fetch(20002, Request("GET", "a.test", "/one"))).status == 200
+        assert (await fetch(20002, Request("GET", "a.test", "/two"))).status == 404
+        assert (await fetch(20001, Request("GET", "a.test", "/two"))).status == 200
+        reader, writer = await asyncio.open_connection("127.0.0.1", 30002)
+        assert (await reader.read(100)).startswith(b"tcp")
+        writer.close()
+
+        redirect = {
+            "type": "RequestRedirect",
+            "requestRedirect": {"path": {"type": "ReplaceFullPath", "replaceFullPath": "/x"}},
+        }
+        rule = {"matches": [{"path": {"type": "PathPrefix", "value": "/one"}}], "filters": [redirect]}
+        reconciler.update(parse([http_route("one", [rule], parents=({"name": "one"},))]))
+        await reconciler.apply()
+        async with httpx.AsyncClient(verify=False) as plain:
+            answer = await plain.get("http://127.0.0.1:20002/one", headers={"host": "a.test"})
+        assert answer.headers["location"] == "http://a.test/x"  # the Gateway's port, not the slot's
+
+        reconciler.update({Ref("Gateway", "default", "one"): None})
+        await reconciler.apply()
+        assert (await fetch(20002, Request("GET", "a.test", "/one"))).status == 404
+        assert await dataplane.worker() == worker
+
+
+async def test_a_slot_beyond_the_pool_makes_it_grow(dataplane: DataPlane) -> None:
+    """Another replica's pool may be larger: what the Service says is served."""
+    async with EchoBackend("web") as echo, Client(dataplane.url, dataplane.username, dataplane.password) as client:
+        reconciler = Reconciler(client, CONTROLLER, POOLS, Metrics(), service_namespace=NAMESPACE)
+        manifests = [
+            gateway_class(),
+            gateway([listener("http", 80)]),
+            gateway_service("gateway", {80: 20006}),
+            http_route("web", [prefix_rule("/", backend("web"))]),
+            service("web"),
+            *endpoints("web", [("127.0.0.1", echo.port)]),
+        ]
+        reconciler.update(parse(manifests))
+        await reconciler.apply()
+        assert (await fetch(20006, Request("GET", "a.test", "/"))).status == 200
+        frontends = [name for kind, name in (await read_state(client)).sections if kind == "frontends"]
+        assert len(frontends) == 8 + 2
