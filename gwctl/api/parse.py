@@ -81,6 +81,11 @@ class ParseResult(NamedTuple):
     invalid: tuple[Invalid, ...] = ()
 
 
+def known_versions(kind: str) -> frozenset[str]:
+    """The versions of a kind of the Gateway API that can be parsed."""
+    return _GATEWAY_KINDS[kind][1]
+
+
 def parse_resource(manifest: object) -> ParseResult:
     """Parses one manifest: a mapping with ``apiVersion``, ``kind`` and the rest."""
     if not isinstance(manifest, Mapping):
