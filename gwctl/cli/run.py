@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,10 @@ from gwctl.dataplane import DataPlaneError
 from gwctl.providers.source import SourceError
 from gwctl.runtime import supervisor
 from gwctl.runtime.config import OPTIONS, Config, ConfigError
-from gwctl.runtime.health import ListenError
+from gwctl.runtime.health import Health, ListenError
 from gwctl.runtime.log import set_up_logging
+
+log = logging.getLogger(__name__)
 
 
 @click.command(short_help="Program HAProxy from resources until stopped.")
@@ -42,17 +45,24 @@ def run(config_file: Path | None, **flags: Any) -> None:
 
 
 async def _run(config: Config) -> None:
-    task = asyncio.ensure_future(supervisor.run(config))
+    health = Health()
+    task = asyncio.ensure_future(supervisor.run(config, health))
     loop = asyncio.get_running_loop()
     stopped = False
 
-    def stop() -> None:
+    def stop(delay: float) -> None:
         nonlocal stopped
+        if stopped or not delay:
+            task.cancel()
+        else:
+            log.info("stopping, but serving on for a while", extra={"seconds": delay})
+            loop.call_later(delay, task.cancel)
         stopped = True
-        task.cancel()
+        health.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+    # Whoever presses Ctrl-C waits for no load balancer; nor does whoever signals twice.
+    loop.add_signal_handler(signal.SIGTERM, stop, config.shutdown_delay)
+    loop.add_signal_handler(signal.SIGINT, stop, 0.0)
     try:
         await task
     except asyncio.CancelledError:

@@ -32,10 +32,17 @@ class Health:
     ready: bool = False
     reason: str = "the first state has not been applied yet"
     alive: Callable[[], bool] = field(default=lambda: True)
+    stopping: bool = False
 
     def set_ready(self) -> None:
         """Tell that everything is applied and read back."""
-        self.ready, self.reason = True, ""
+        if not self.stopping:
+            self.ready, self.reason = True, ""
+
+    def stop(self) -> None:
+        """Tell, for good, that traffic should go elsewhere because gwctl stops."""
+        self.stopping = True
+        self.set_not_ready("gwctl is stopping")
 
     def set_not_ready(self, reason: str) -> None:
         """Tell why traffic should go elsewhere."""

@@ -44,10 +44,10 @@ class Pending:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-async def run(config: Config) -> None:
+async def run(config: Config, health: Health | None = None) -> None:
     """Run until cancelled."""
     metrics = Metrics()
-    health = Health()
+    health = health or Health()
     client = Client(
         config.dataplane_url,
         config.dataplane_username,

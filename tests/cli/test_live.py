@@ -51,23 +51,30 @@ class Gwctl:
     async def command(self, name: str, *arguments: str) -> tuple[int | None, str]:
         return await self.finish(await self.start(name, "-f", str(self.manifests), *arguments))
 
-    async def wait_until_ready(self) -> None:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.metrics_port}", trust_env=False) as client:
-            for _ in range(600):
-                try:
-                    if (await client.get("/readyz")).status_code == 200:
-                        return
-                except httpx.TransportError:
-                    pass
-                await asyncio.sleep(0.05)
-        raise AssertionError("gwctl run did not become ready")
+    @property
+    def readyz(self) -> str:
+        return f"http://127.0.0.1:{self.metrics_port}/readyz"
+
+
+async def wait_for(url: str, status: int) -> httpx.Response:
+    """Ask until the answer has this status."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        for _ in range(600):
+            try:
+                answer = await client.get(url)
+                if answer.status_code == status:
+                    return answer
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.05)
+    raise AssertionError(f"{url} does not answer {status}")
 
 
 @asynccontextmanager
 async def running(gwctl: Gwctl) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await gwctl.start("run")
     try:
-        await gwctl.wait_until_ready()
+        await wait_for(gwctl.readyz, 200)
         yield process
     finally:
         if process.returncode is None:
@@ -118,6 +125,27 @@ async def test_a_run_and_those_who_look_at_it(dataplane: DataPlane, tmp_path: Pa
             assert status == 0, output
             assert "Traceback" not in output
             assert dataplane.password not in output
+
+
+async def test_a_run_that_is_to_end_goes_on_until_the_delay_is_over(dataplane: DataPlane, tmp_path: Path) -> None:
+    port = free_port()
+    folder = tmp_path / "manifests"
+    folder.mkdir()
+    listening = (gateway_class(), gateway([listener("http", port)]))
+    write(folder, *listening)
+    gwctl = Gwctl(dataplane, folder)
+    gwctl.environment["GWCTL_SHUTDOWN_DELAY"] = "3600s"
+    async with running(gwctl) as process, EchoBackend("web") as web:
+        process.send_signal(signal.SIGTERM)
+        answer = await wait_for(gwctl.readyz, 503)
+        assert answer.text == "not ready: gwctl is stopping\n"
+        added = endpoints("web", [("127.0.0.1", web.port)])
+        write(folder, *listening, http_route("r", [prefix_rule("/", backend("web"))]), service("web"), *added)
+        await wait_for(f"http://127.0.0.1:{port}/", 200)
+        await wait_for(gwctl.readyz, 503)
+        process.send_signal(signal.SIGTERM)
+        status, output = await gwctl.finish(process)
+        assert status == 0, output
 
 
 def _path(dataplane: DataPlane, table: str) -> Path:
