@@ -1,9 +1,10 @@
-"""Golden pairs of both seams: what manifests become, feature by feature.
+"""Golden pairs of all seams: what manifests become, feature by feature.
 
 ``cases/NAME.in.yaml`` → ``NAME.routes.yaml`` (routes, and every problem as ``gwctl validate`` prints it) and
 ``NAME.haproxy.yaml`` (frontends, tables and servers; the fixed program and unused slots are left out). It is the code
-of ``gwctl validate`` and ``gwctl translate`` that makes them, so a case can be tried by hand. ``--update-golden``
-rewrites the expected files: read what changed.
+of ``gwctl validate`` and ``gwctl translate`` that makes them, so a case can be tried by hand. ``NAME.status.yaml`` is
+what Kubernetes is told once HAProxy serves all of it and every Gateway has an address. ``--update-golden`` rewrites the
+expected files: read what changed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ import yaml
 from gwctl.cli.manifests import find_findings, read_pipeline
 from gwctl.cli.plain import to_plain, to_text
 from gwctl.cli.translate import translate_to_haproxy
+from gwctl.graph.node import Graph
 from gwctl.haproxy.desired import Pools
+from gwctl.status.build import build_statuses
+from gwctl.status.condition import Condition
+from gwctl.status.outcome import GatewayAddresses, Outcome
+from gwctl.status.status import ParentStatus, Status
 from tests.manifests import CONTROLLER
 
 CASES = Path(__file__).parent / "cases"
@@ -33,6 +39,7 @@ def test_manifests_become_what_the_golden_files_say(name: str, update_golden: bo
     compare(CASES / f"{name}.routes.yaml", as_lines({"problems": problems}) + routes, update_golden)
     state = what_routes_decide(translate_to_haproxy(result.pipeline, Pools(http=4, tcp=4)))
     compare(CASES / f"{name}.haproxy.yaml", as_lines(state), update_golden)
+    compare(CASES / f"{name}.status.yaml", as_lines(told(result.pipeline.graph)), update_golden)
 
 
 def compare(path: Path, text: str, update: bool) -> None:
@@ -49,6 +56,39 @@ def what_routes_decide(state: dict[str, Any]) -> dict[str, Any]:
         key.partition(" ")[2]: section for key, section in state["sections"].items() if key.startswith("frontends ")
     }
     return {"frontends": frontends, **{part: state[part] for part in ("tables", "servers")}}
+
+
+def told(graph: Graph) -> dict[str, Any]:
+    """Give the statuses once all is served: a line for each condition."""
+    addresses = dict.fromkeys(graph.gateways, GatewayAddresses((("IPAddress", "192.0.2.1"),)))
+    statuses = build_statuses(Outcome(graph, applied=graph, addresses=addresses)).by_ref
+    return {str(ref): _told(status) for ref, status in sorted(statuses.items())}
+
+
+def _told(status: Status) -> dict[str, Any]:
+    listeners = {
+        item.name: {
+            "supportedKinds": list(item.supported_kinds),
+            "attachedRoutes": item.attached_routes,
+            "conditions": _conditions(item.conditions),
+        }
+        for item in status.listeners or ()
+    }
+    parts = {
+        "conditions": _conditions(status.conditions or ()),
+        "listeners": listeners,
+        "parents": _entries(status.parents or ()),
+        "ancestors": _entries(status.ancestors or ()),
+    }
+    return without_empty(parts)
+
+
+def _entries(entries: tuple[ParentStatus, ...]) -> list[dict[str, Any]]:
+    return [{**to_plain(entry.ref), "conditions": _conditions(entry.conditions)} for entry in entries]
+
+
+def _conditions(conditions: tuple[Condition, ...]) -> list[str]:
+    return [f"{item.type} {item.status}/{item.reason}: {item.message}" for item in conditions]
 
 
 def as_lines(value: dict[str, Any]) -> str:
@@ -70,5 +110,5 @@ def test_every_case_says_what_it_shows(name: str) -> None:
 
 
 def test_no_golden_file_is_left_over() -> None:
-    expected = {f"{name}.{part}.yaml" for name in NAMES for part in ("in", "routes", "haproxy")}
+    expected = {f"{name}.{part}.yaml" for name in NAMES for part in ("in", "routes", "haproxy", "status")}
     assert {path.name for path in CASES.iterdir()} == expected

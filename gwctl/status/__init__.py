@@ -1,0 +1,1 @@
+"""Graph and what became of it in; out comes what Kubernetes is told: statuses, and Events."""

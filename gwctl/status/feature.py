@@ -1,0 +1,35 @@
+"""The features that gwctl supports, by the names of the Gateway API, and what supports each.
+
+They are what a GatewayClass says in ``supportedFeatures``, which the conformance suite takes as a claim. A feature gets
+its row with the change that makes it work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+FEATURES: Mapping[str, str] = {
+    "Gateway": "graph/listener.py: listeners, conflicts, allowed routes",
+    "GatewayAddressEmpty": "graph/listener.py: an address without a value is of the implementation's choosing",
+    "GatewayHTTPListenerIsolation": "routing/virtualhost.py: a host belongs to its most specific listener",
+    "GatewayInfrastructure": "the Gateway's Service takes its labels and annotations",
+    "GatewayPort8080": "listeners have any port",
+    "GatewayStaticAddresses": "the Gateway's Service asks for the addresses of spec.addresses",
+    "HTTPRoute": "routing/rule.py: hosts, paths, headers, header modifiers, redirects, weights",
+    "HTTPRoute303RedirectStatusCode": "haproxy/program.py: a redirect rule for each status",
+    "HTTPRoute307RedirectStatusCode": "haproxy/program.py: a redirect rule for each status",
+    "HTTPRoute308RedirectStatusCode": "haproxy/program.py: a redirect rule for each status",
+    "HTTPRouteDestinationPortMatching": "graph/attach.py: a parentRef's port must be a listener's",
+    "HTTPRouteMethodMatching": "routing/rule.py: the method is a condition of a match",
+    "HTTPRouteNamedRouteRule": "graph/build.py: names of rules are kept",
+    "HTTPRouteParentRefPort": "graph/attach.py: a parentRef's port must be a listener's",
+    "HTTPRoutePathRedirect": "routing/filter.py: ReplaceFullPath and ReplacePrefixMatch",
+    "HTTPRoutePortRedirect": "routing/filter.py: the port of a redirect",
+    "HTTPRouteQueryParamMatching": "routing/rule.py: query parameters are conditions of a match",
+    "HTTPRouteSchemeRedirect": "routing/filter.py: the scheme of a redirect",
+    "ReferenceGrant": "graph/referencegrant.py",
+    "TCPRoute": "graph/build.py: the oldest TCPRoute has the listener; weights",
+}
+
+SUPPORTED_FEATURES: tuple[str, ...] = tuple(sorted(FEATURES))
+"""In ascending order, as the Gateway API wants it (GatewayClassStatus.supportedFeatures)."""

@@ -1,0 +1,54 @@
+"""GatewayClasses: whether each of ours stands, and what gwctl supports."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from gwctl.api.ref import Ref
+from gwctl.status.condition import Condition, judge, select
+from gwctl.status.feature import SUPPORTED_FEATURES
+from gwctl.status.outcome import Outcome
+from gwctl.status.status import Status
+
+NEWEST_MINOR = 6
+"""gwctl knows the Gateway API from version 1.0 to this minor version."""
+
+_BUNDLE = re.compile(r"v1\.(0|[1-9][0-9]*)\.[0-9]+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
+
+
+def build_gatewayclasses(outcome: Outcome, before: Outcome | None) -> Iterator[tuple[Ref, Status | None]]:
+    """The status of every GatewayClass that may have changed; None for one that is no longer ours."""
+    graph = outcome.graph
+    for ref in before.graph.classes.keys() - graph.classes.keys() if before is not None else ():
+        yield ref, None
+    for ref, resource in graph.classes.items():
+        problems = [problem for problem in graph.class_problems if problem.subject == ref]
+        conditions = [judge("Accepted", select(problems, "Accepted"), "gwctl serves Gateways of this class")]
+        if outcome.bundle_versions is not None:
+            conditions.append(_check_versions(outcome.bundle_versions))
+        metadata = resource.metadata
+        yield (
+            ref,
+            Status(
+                metadata.uid,
+                metadata.generation,
+                conditions=tuple(conditions),
+                supported_features=SUPPORTED_FEATURES,
+            ),
+        )
+
+
+def _check_versions(found: frozenset[str]) -> Condition:
+    """Whether we know the version of every CRD. Others are served as well as can be (GatewayClassStatus)."""
+    unknown = sorted(version for version in found if not _is_known(version))
+    if not unknown:
+        return Condition("SupportedVersion", "True", "SupportedVersion", "the versions of all CRDs are supported")
+    names = ", ".join(version or "none" for version in unknown)
+    message = f"CRDs of the Gateway API have the bundle-version {names}; supported are v1.0 to v1.{NEWEST_MINOR}"
+    return Condition("SupportedVersion", "False", "UnsupportedVersion", message)
+
+
+def _is_known(version: str) -> bool:
+    match = _BUNDLE.fullmatch(version)
+    return match is not None and int(match[1]) <= NEWEST_MINOR

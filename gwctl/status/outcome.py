@@ -1,0 +1,44 @@
+"""What the resources asked for and what became of it: all that a status is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from gwctl.api.ref import Ref
+from gwctl.graph.node import Graph, ListenerKey
+
+
+def _empty() -> MappingProxyType[Any, Any]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayAddresses:
+    """Where a Gateway can be reached: pairs of type and value, as in its status.
+
+    ``reason`` says why the Gateway is not programmed because of them, empty when it is: ``AddressNotUsable`` (one that
+    was asked for cannot be had), ``AddressNotAssigned`` (none is there yet) or ``Pending`` (nobody has looked yet).
+    """
+
+    addresses: tuple[tuple[str, str], ...] = ()
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The latest graph, and how much of it is served.
+
+    ``applied`` is the graph that HAProxy was last read back to have, ``refused`` what HAProxy said to the listeners
+    that it did not take. A Gateway that is not in ``addresses`` waits for them. ``bundle_versions`` are the versions of
+    the Gateway API that the cluster's CRDs say they have (empty text: one that says none); None: nobody looked.
+    """
+
+    graph: Graph
+    applied: Graph | None = None
+    refused: Mapping[ListenerKey, str] = field(default_factory=_empty)
+    addresses: Mapping[Ref, GatewayAddresses] = field(default_factory=_empty)
+    bundle_versions: frozenset[str] | None = None

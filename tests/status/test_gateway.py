@@ -1,0 +1,207 @@
+"""What the status of a Gateway and its listeners says, by what became of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from gwctl.graph.build import build_graph
+from gwctl.graph.gatewayservice import service_ref
+from gwctl.graph.node import Graph, ListenerKey
+from gwctl.snapshot import Snapshot
+from gwctl.status.outcome import GatewayAddresses, Outcome
+from tests.graph.manifests import CONTROLLER, graph_of, read_all
+from tests.status.resources import (
+    GATEWAY_REF,
+    gateway,
+    message,
+    of_gateway,
+    of_listener,
+    served,
+    status_of,
+)
+
+HTTP = "[{name: http, port: 80, protocol: HTTP}]"
+ROUTE = "{kind: HTTPRoute, metadata: {name: r}, spec: {parentRefs: [{name: gw}]}}\n---\n"
+PENDING = "False/Pending"
+GOOD = {"Accepted": "True/Accepted", "Programmed": "True/Programmed", "ResolvedRefs": "True/ResolvedRefs"}
+
+
+def http(meta: str = "", listeners: str = HTTP) -> Graph:
+    return graph_of(gateway(listeners, meta=meta))
+
+
+def test_a_gateway_that_is_served_and_has_an_address_is_programmed() -> None:
+    outcome = served(http(", generation: 7, uid: u"))
+    assert of_gateway(outcome) == of_listener(outcome, "http") == GOOD
+    status = status_of(outcome, GATEWAY_REF)
+    assert (status.uid, status.generation) == ("u", 7)
+    assert status.addresses == (("IPAddress", "192.0.2.1"),)
+    assert status.attached_listener_sets is None
+    assert status.parents is None
+
+
+def test_nothing_is_programmed_before_haproxy_was_read_back() -> None:
+    outcome = served(http(), applied=None)
+    assert of_gateway(outcome) == {**GOOD, "Programmed": PENDING}
+    assert of_listener(outcome, "http") == {**GOOD, "Programmed": PENDING}
+
+
+def test_a_new_generation_is_programmed_only_when_it_is_served_itself() -> None:
+    before, after = http(", generation: 1"), http(", generation: 2")
+    outcome = served(after, applied=before)
+    assert of_gateway(outcome)["Programmed"] == PENDING
+    # HAProxy has this listener, whatever else of the Gateway changed.
+    assert of_listener(outcome, "http")["Programmed"] == "True/Programmed"
+
+
+def test_a_listener_that_is_added_is_pending_alone() -> None:
+    more = "[{name: http, port: 80, protocol: HTTP}, {name: new, port: 81, protocol: HTTP}]"
+    outcome = served(http(", generation: 2", more), applied=http(", generation: 1"))
+    assert of_gateway(outcome)["Programmed"] == PENDING
+    assert of_listener(outcome, "http")["Programmed"] == "True/Programmed"
+    assert of_listener(outcome, "new")["Programmed"] == PENDING
+
+
+def test_a_listener_that_is_changed_is_pending() -> None:
+    before, after = http(), http(listeners="[{name: http, port: 81, protocol: HTTP}]")
+    outcome = served(after, applied=before)
+    assert of_gateway(outcome)["Programmed"] == of_listener(outcome, "http")["Programmed"] == PENDING
+
+
+def test_routes_that_come_do_not_make_a_listener_pending() -> None:
+    outcome = served(graph_of(gateway(HTTP) + ROUTE), applied=http())
+    assert of_gateway(outcome) == of_listener(outcome, "http") == GOOD
+    assert [item.attached_routes for item in status_of(outcome, GATEWAY_REF).listeners or ()] == [1]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "reason"),
+    [
+        (GatewayAddresses(), "AddressNotAssigned"),
+        (GatewayAddresses((), "AddressNotAssigned", "no address in the pool"), "AddressNotAssigned"),
+        (
+            GatewayAddresses((("IPAddress", "192.0.2.1"),), "AddressNotUsable", "spec.addresses[0]: 1.2.3.4 is taken"),
+            "AddressNotUsable",
+        ),
+    ],
+)
+def test_addresses_are_the_gateways_business(addresses: GatewayAddresses, reason: str) -> None:
+    outcome = served(http(), addresses={GATEWAY_REF: addresses})
+    assert of_gateway(outcome) == {**GOOD, "Programmed": f"False/{reason}"}
+    assert of_listener(outcome, "http") == GOOD
+    status = status_of(outcome, GATEWAY_REF)
+    assert status.addresses == addresses.addresses
+    assert addresses.message in message(status.conditions, "Programmed")
+
+
+def test_a_gateway_of_which_nothing_is_known_is_pending() -> None:
+    outcome = Outcome(http(), http())
+    assert of_gateway(outcome)["Programmed"] == PENDING
+    assert of_listener(outcome, "http") == GOOD
+    assert status_of(outcome, GATEWAY_REF).addresses == ()
+
+
+def test_a_listener_to_which_no_slot_leads_is_pending() -> None:
+    ports = "{port: 80, targetPort: 20001}"
+    service = (
+        "{kind: Service, metadata: {name: gw-default-gw-REF, namespace: gwctl, "
+        "annotations: {gwctl.io/gateway: default/gw}}, spec: {ports: [PORTS]}}"
+    )
+    listeners = "[{name: a, port: 80, protocol: HTTP}, {name: b, port: 81, protocol: HTTP}]"
+    name = service_ref(GATEWAY_REF, "gwctl").name
+    text = gateway(listeners) + service.replace("gw-default-gw-REF", name).replace("PORTS", ports)
+    outcome = served(build_graph(Snapshot.of(read_all(text)), CONTROLLER, service_namespace="gwctl"))
+    assert of_listener(outcome, "a") == GOOD
+    assert of_listener(outcome, "b") == of_gateway(outcome) == {**GOOD, "Programmed": PENDING}
+    told = message(status_of(outcome, GATEWAY_REF).conditions, "Programmed")
+    assert told == "no listener slot leads yet to listener b"
+
+
+def test_a_listener_that_haproxy_did_not_take() -> None:
+    graph = http(listeners="[{name: a, port: 80, protocol: HTTP}, {name: b, port: 81, protocol: HTTP}]")
+    outcome = served(graph, refused={ListenerKey("default", "gw", "a"): "cannot bind socket"})
+    assert of_gateway(outcome) == {**GOOD, "Programmed": "False/Invalid"}
+    assert of_listener(outcome, "a") == {**GOOD, "Programmed": "False/Invalid"}
+    assert of_listener(outcome, "b") == GOOD
+    told = message(status_of(outcome, GATEWAY_REF).conditions, "Programmed")
+    assert told == "HAProxy did not take listener a: cannot bind socket"
+
+
+def test_listeners_of_other_gateways_may_be_refused() -> None:
+    assert of_gateway(served(http(), refused={ListenerKey("default", "other", "http"): "no"})) == GOOD
+
+
+def test_some_listeners_that_are_not_valid() -> None:
+    graph = http(listeners="[{name: http, port: 80, protocol: HTTP}, {name: udp, port: 53, protocol: UDP}]")
+    outcome = served(graph)
+    assert of_gateway(outcome) == {**GOOD, "Accepted": "True/ListenersNotValid"}
+    assert of_listener(outcome, "http") == GOOD
+    bad = {**GOOD, "Accepted": "False/UnsupportedProtocol", "Programmed": "False/Invalid"}
+    assert of_listener(outcome, "udp") == bad
+    status = status_of(outcome, GATEWAY_REF)
+    assert message(status.conditions, "Accepted") == "the Gateway is accepted, without listener udp"
+    assert [item.supported_kinds for item in status.listeners or ()] == [("HTTPRoute",), ()]
+
+
+def test_no_listener_that_is_valid() -> None:
+    outcome = served(http(listeners="[{name: udp, port: 53, protocol: UDP}]"))
+    expected = {**GOOD, "Accepted": "False/ListenersNotValid", "Programmed": "False/Invalid"}
+    assert of_gateway(outcome) == expected
+
+
+@pytest.mark.parametrize(
+    ("listeners", "reason"),
+    [
+        ("[{name: a, port: 80, protocol: HTTP}, {name: b, port: 80, protocol: HTTP}]", "HostnameConflict"),
+        ("[{name: a, port: 80, protocol: HTTP}, {name: b, port: 80, protocol: TCP}]", "ProtocolConflict"),
+    ],
+)
+def test_a_conflict_is_the_reason_of_three_conditions(listeners: str, reason: str) -> None:
+    outcome = served(http(listeners=listeners))
+    assert of_listener(outcome, "a") == of_listener(outcome, "b")
+    assert of_listener(outcome, "a") == {
+        "Accepted": f"False/{reason}",
+        "Programmed": f"False/{reason}",
+        "ResolvedRefs": "True/ResolvedRefs",
+        "Conflicted": f"True/{reason}",
+    }
+
+
+def test_kinds_that_a_listener_cannot_take_do_not_stop_it() -> None:
+    kinds = "allowedRoutes: {kinds: [{kind: InvalidRoute}, {kind: HTTPRoute}]}"
+    outcome = served(http(listeners=f"[{{name: http, port: 80, protocol: HTTP, {kinds}}}]"))
+    assert of_listener(outcome, "http") == {**GOOD, "ResolvedRefs": "False/InvalidRouteKinds"}
+    assert of_gateway(outcome) == {**GOOD, "ResolvedRefs": "False/ListenersNotResolved"}
+    assert [item.supported_kinds for item in status_of(outcome, GATEWAY_REF).listeners or ()] == [("HTTPRoute",)]
+
+
+@pytest.mark.parametrize(
+    ("more", "reason", "field"),
+    [
+        (", addresses: [{type: test/fake, value: x}]", "UnsupportedAddress", "spec.addresses[0].type"),
+        (
+            ", infrastructure: {parametersRef: {group: g.io, kind: K, name: n}}",
+            "InvalidParameters",
+            "spec.infrastructure.parametersRef",
+        ),
+    ],
+)
+def test_a_gateway_that_is_wrong_itself_has_listeners_that_are_right(more: str, reason: str, field: str) -> None:
+    outcome = served(graph_of(gateway(HTTP, more)))
+    expected = {**GOOD, "Accepted": f"False/{reason}", "Programmed": "False/Invalid"}
+    assert of_gateway(outcome) == expected
+    assert of_listener(outcome, "http") == {**GOOD, "Programmed": "False/Invalid"}
+    assert message(status_of(outcome, GATEWAY_REF).conditions, "Accepted").startswith(f"{field}: ")
+
+
+def test_a_field_that_is_left_out_is_told_though_there_is_no_condition_for_it() -> None:
+    outcome = served(graph_of(gateway(HTTP, ", defaultScope: All")))
+    assert of_gateway(outcome) == GOOD
+    told = message(status_of(outcome, GATEWAY_REF).conditions, "Accepted")
+    assert told == "the Gateway is accepted; but spec.defaultScope: default Gateways are not supported"
+
+
+def test_two_gateways_that_want_one_port() -> None:
+    other = "{kind: Gateway, metadata: {name: a}, spec: {gatewayClassName: gwctl, listeners: [{name: l, port: 80, "
+    outcome = served(graph_of(gateway(HTTP) + other + "protocol: HTTP}]}}"))
+    assert of_listener(outcome, "http")["Accepted"] == "False/PortUnavailable"

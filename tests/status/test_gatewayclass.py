@@ -1,0 +1,79 @@
+"""What the status of a GatewayClass says."""
+
+from __future__ import annotations
+
+import pytest
+
+from gwctl.status.feature import SUPPORTED_FEATURES
+from gwctl.status.outcome import Outcome
+from tests.graph.manifests import CLASS, GATEWAY, graph_of
+from tests.status.resources import CLASS_REF, message, status_of, words
+from tests.status.test_route import route, rule
+
+THEIRS = "{kind: GatewayClass, metadata: {name: other}, spec: {controllerName: example.com/other}}"
+
+
+def test_a_class_of_ours_is_accepted_and_says_what_is_supported() -> None:
+    outcome = Outcome(graph_of(CLASS + THEIRS))
+    status = status_of(outcome, CLASS_REF)
+    assert words(status.conditions) == {"Accepted": "True/Accepted"}
+    assert status.supported_features == SUPPORTED_FEATURES
+    assert status.listeners is None
+
+
+def test_a_class_with_parameters_is_not_accepted() -> None:
+    text = CLASS.replace("}}", ", parametersRef: {group: g.io, kind: K, name: n}}}")
+    status = status_of(Outcome(graph_of(text)), CLASS_REF)
+    assert words(status.conditions) == {"Accepted": "False/InvalidParameters"}
+    assert message(status.conditions, "Accepted").startswith("spec.parametersRef: ")
+
+
+@pytest.mark.parametrize(
+    ("versions", "word"),
+    [
+        ({"v1.6.3"}, "True/SupportedVersion"),
+        ({"v1.0.0", "v1.5.1", "v1.6.0-rc.1"}, "True/SupportedVersion"),
+        ({"v1.6.3", "v1.7.0"}, "False/UnsupportedVersion"),
+        ({"v1.6.3", ""}, "False/UnsupportedVersion"),
+        ({"v0.8.1"}, "False/UnsupportedVersion"),
+        ({"v2.0.0"}, "False/UnsupportedVersion"),
+        ({"1.6"}, "False/UnsupportedVersion"),
+    ],
+)
+def test_the_versions_of_the_crds(versions: set[str], word: str) -> None:
+    outcome = Outcome(graph_of(CLASS), bundle_versions=frozenset(versions))
+    conditions = status_of(outcome, CLASS_REF).conditions
+    assert words(conditions) == {"Accepted": "True/Accepted", "SupportedVersion": word}
+
+
+def test_the_versions_that_are_not_known_are_named() -> None:
+    outcome = Outcome(graph_of(CLASS), bundle_versions=frozenset({"v1.6.3", "v1.7.0", ""}))
+    told = message(status_of(outcome, CLASS_REF).conditions, "SupportedVersion")
+    assert told == "CRDs of the Gateway API have the bundle-version none, v1.7.0; supported are v1.0 to v1.6"
+
+
+def test_features_are_sorted() -> None:
+    assert list(SUPPORTED_FEATURES) == sorted(SUPPORTED_FEATURES)
+    assert len(SUPPORTED_FEATURES) <= 64
+
+
+REDIRECT = "{{filters: [{{type: RequestRedirect, requestRedirect: {{{}}}}}]}}"
+# A rule that uses the feature.
+RULES = {
+    "HTTPRoute303RedirectStatusCode": REDIRECT.format("statusCode: 303"),
+    "HTTPRoute307RedirectStatusCode": REDIRECT.format("statusCode: 307"),
+    "HTTPRoute308RedirectStatusCode": REDIRECT.format("statusCode: 308"),
+    "HTTPRouteMethodMatching": "{matches: [{method: GET}]}",
+    "HTTPRouteNamedRouteRule": "{name: a}",
+    "HTTPRoutePathRedirect": REDIRECT.format("path: {type: ReplacePrefixMatch, replacePrefixMatch: /a}"),
+    "HTTPRoutePortRedirect": REDIRECT.format("port: 8080"),
+    "HTTPRouteQueryParamMatching": "{matches: [{queryParams: [{name: a, value: b}]}]}",
+    "HTTPRouteSchemeRedirect": REDIRECT.format("scheme: https"),
+}
+
+
+@pytest.mark.parametrize("feature", RULES)
+def test_what_is_claimed_has_no_problem(feature: str) -> None:
+    assert feature in SUPPORTED_FEATURES
+    graph = graph_of(GATEWAY + route(more=rule(RULES[feature])))
+    assert graph.problems == ()
