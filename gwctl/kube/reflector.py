@@ -104,12 +104,16 @@ class Backoff:
         """Start anew."""
         self._next = self._pace.first
 
-    async def wait(self, error: KubeError) -> None:
-        """Wait, with jitter, and at least as long as the API server asks for."""
+    def next(self, error: KubeError) -> float:
+        """Give the seconds to wait: with jitter, and at least what the API server asks for."""
         seconds, self._next = self._next, min(self._next * 2, self._pace.longest)
         if isinstance(error, Forbidden):
             seconds = self._pace.refused
-        await asyncio.sleep(max(seconds * random.uniform(0.5, 1.0), error.retry_after or 0.0))
+        return max(seconds * random.uniform(0.5, 1.0), error.retry_after or 0.0)
+
+    async def wait(self, error: KubeError) -> None:
+        """Wait so long."""
+        await asyncio.sleep(self.next(error))
 
 
 class Reflector:

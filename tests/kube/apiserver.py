@@ -190,6 +190,7 @@ class ApiServer:
         for watcher in self.watchers:
             if watcher.transport is not None:
                 watcher.transport.abort()
+        self.watchers.clear()
 
     def fail(self, method: str, part: str, status: int, times: int = 1, **headers: str) -> None:
         """Answer the next requests with a status."""
@@ -209,14 +210,16 @@ class ApiServer:
 
         self._faults += [Fault(method, part, answer)] * times
 
-    def hang(self, method: str, part: str, times: int = 1) -> None:
-        """Never answer the next requests."""
+    def hang(self, method: str, part: str, times: int = 1) -> asyncio.Event:
+        """Do not answer the next requests until the event is set; then fail."""
+        released = asyncio.Event()
 
         async def answer(_: web.Request) -> web.StreamResponse:
-            await asyncio.Event().wait()
-            raise AssertionError
+            await released.wait()
+            return _status(503, "ServiceUnavailable", "the test let go")
 
         self._faults += [Fault(method, part, answer)] * times
+        return released
 
     def heal(self) -> None:
         """Fail no more."""
@@ -384,7 +387,8 @@ class ApiServer:
                     while (line := await watcher.queue.get()) is not None:
                         await response.write(line)
         finally:
-            self.watchers.remove(watcher)
+            if watcher in self.watchers:
+                self.watchers.remove(watcher)
             self._moved()
         return response
 

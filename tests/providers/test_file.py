@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from gwctl.api.parse import Invalid, Resource
+from gwctl.api.parse import Invalid
 from gwctl.api.ref import Ref
-from gwctl.api.service import Service
-from gwctl.providers.file import GRACE, FileSource
-from gwctl.providers.source import Batch, SourceError
-
-SETTLE = GRACE * 3
+from gwctl.providers.file import FileSource
+from gwctl.providers.source import SourceError
+from tests.providers.reader import SETTLE, Reader
 
 
 def service(name: str, port: int = 80, namespace: str = "") -> str:
@@ -26,47 +24,6 @@ def service(name: str, port: int = 80, namespace: str = "") -> str:
 
 def ref(name: str, namespace: str = "default") -> Ref:
     return Ref("Service", namespace, name)
-
-
-class Reader:
-    """What a reconciler sees: the state that all batches add up to."""
-
-    def __init__(self, source: FileSource) -> None:
-        self._batches = aiter(source.batches())
-        self._pending: asyncio.Future[Batch] | None = None
-        self.state: dict[Ref, Resource] = {}
-        self.invalid: tuple[Invalid, ...] = ()
-        self.seen: list[Batch] = []
-
-    async def next(self, seconds: float = 5.0) -> Batch:
-        if self._pending is None:
-            self._pending = asyncio.ensure_future(anext(self._batches))
-        batch = await asyncio.wait_for(asyncio.shield(self._pending), seconds)
-        self._pending = None
-        self.seen.append(batch)
-        for name, resource in batch.changes.items():
-            if resource is None:
-                del self.state[name]
-            else:
-                self.state[name] = resource
-        self.invalid = batch.invalid
-        return batch
-
-    async def settle(self) -> None:
-        """Read until nothing has come for a while."""
-        while True:
-            try:
-                await self.next(SETTLE)
-            except TimeoutError:
-                return
-
-    def ports(self) -> dict[str, int]:
-        return {name.name: item.spec.ports[0].port for name, item in self.state.items() if isinstance(item, Service)}
-
-    async def close(self) -> None:
-        if self._pending is not None:
-            self._pending.cancel()
-            await asyncio.gather(self._pending, return_exceptions=True)
 
 
 @asynccontextmanager
