@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.parts import PartError, find_dataplaneapi, find_haproxy
+from tests.parts import PartError, find_dataplaneapi, find_haproxy, find_helm
 from tests.parts.apt import Package, libraries_of
 from tests.parts.cache import building, cache_folder, drop_unused
 from tests.parts.part import is_at_least
@@ -58,6 +58,18 @@ def test_real_dataplaneapi_wins_over_the_standin(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("GWCTL_DATAPLANEAPI", str(named))
     part = find_dataplaneapi()
     assert (part.path, part.version, part.kind) == (named, "3.4.2", "real")
+
+
+def test_helm_of_the_environment_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = program(tmp_path / "helm", "v4.3")
+    monkeypatch.setenv("GWCTL_HELM", str(named))
+    assert find_helm() == named
+
+
+def test_old_helm_of_the_environment_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GWCTL_HELM", str(program(tmp_path / "helm", "v3.17.4")))
+    with pytest.raises(PartError, match=r"GWCTL_HELM names Helm 3\.17\.4, but the chart's tests need 3\.18 or newer"):
+        find_helm()
 
 
 def test_libraries_leave_programs_out() -> None:

@@ -6,7 +6,7 @@ import platform
 import sys
 from pathlib import Path
 
-from tests.parts import PartError, find_dataplaneapi, find_haproxy
+from tests.parts import PartError, find_dataplaneapi, find_haproxy, find_helm
 from tests.parts.cache import say, short
 
 
@@ -15,6 +15,7 @@ def main() -> int:
     try:
         find_haproxy()
         find_dataplaneapi()
+        find_helm()
     except PartError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
