@@ -172,7 +172,7 @@ class RouteNode:
 
 @dataclass(frozen=True)
 class Index:
-    """What the next graph is built from, besides the nodes. No one else reads it."""
+    """What the next graph is built from, besides the nodes. Others read nothing of it but `snapshot`."""
 
     snapshot: Snapshot
     controller_name: str

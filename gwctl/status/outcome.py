@@ -9,6 +9,7 @@ from typing import Any
 
 from gwctl.api.ref import Ref
 from gwctl.graph.node import Graph, ListenerKey
+from gwctl.snapshot import Resource
 
 
 def _empty() -> MappingProxyType[Any, Any]:
@@ -42,3 +43,7 @@ class Outcome:
     refused: Mapping[ListenerKey, str] = field(default_factory=_empty)
     addresses: Mapping[Ref, GatewayAddresses] = field(default_factory=_empty)
     bundle_versions: frozenset[str] | None = None
+
+    def resource(self, ref: Ref) -> Resource | None:
+        """Give the resource that the graph was built from, whether it is ours or not."""
+        return self.graph.index.snapshot.get(ref) if self.graph.index is not None else None
