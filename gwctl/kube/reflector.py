@@ -80,9 +80,10 @@ class Trouble:
         if isinstance(error, Gone | Unreachable):
             return
         if not self._failing:
-            message = "not allowed to read from" if isinstance(error, Forbidden) else "cannot read from"
-            level = logging.ERROR if isinstance(error, Forbidden) else logging.WARNING
-            log.log(level, f"{message} the Kubernetes API", extra={"kind": self._kind, "error": str(error)})
+            if isinstance(error, Forbidden):
+                log.error("not allowed by the Kubernetes API", extra={"kind": self._kind, "error": str(error)})
+            else:
+                log.warning("the Kubernetes API fails", extra={"kind": self._kind, "error": str(error)})
         self._failing.add(who)
 
     def end(self, who: object) -> None:
@@ -90,7 +91,7 @@ class Trouble:
         if who in self._failing:
             self._failing.remove(who)
             if not self._failing:
-                log.info("reading from the Kubernetes API again", extra={"kind": self._kind})
+                log.info("the Kubernetes API works again", extra={"kind": self._kind})
 
 
 class Backoff:

@@ -150,6 +150,10 @@ class ApiServer:
         """Give an object."""
         return self._objects[kind][namespace if self.kinds[kind].namespaced else "", name]
 
+    def objects(self, kind: str) -> dict[Key, Json]:
+        """Give all objects of a kind by namespace and name."""
+        return self._objects[kind]
+
     def remove_crd(self, kind: str) -> None:
         """Stop serving a kind: its objects go, its watches end."""
         for namespace, name in list(self._objects[kind]):

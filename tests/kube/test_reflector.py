@@ -261,8 +261,8 @@ async def test_errors_of_the_server_are_logged_once(
     async with following(client) as seen:
         await seen.until_synced(1)
     assert [(record.levelname, record.message, vars(record)["kind"]) for record in caplog.records] == [
-        ("WARNING", "cannot read from the Kubernetes API", "Service"),
-        ("INFO", "reading from the Kubernetes API again", "Service"),
+        ("WARNING", "the Kubernetes API fails", "Service"),
+        ("INFO", "the Kubernetes API works again", "Service"),
     ]
 
 
@@ -277,8 +277,8 @@ async def test_a_missing_right_is_named_once_and_may_come(
         server.put(service("a"))
         assert await seen.until("a 80") == ["a 80"]
     assert [(record.levelname, record.message) for record in caplog.records] == [
-        ("ERROR", "not allowed to read from the Kubernetes API"),
-        ("INFO", "reading from the Kubernetes API again"),
+        ("ERROR", "not allowed by the Kubernetes API"),
+        ("INFO", "the Kubernetes API works again"),
     ]
     assert f"GET {SERVICES}: 403: get is refused by the test" in vars(caplog.records[0])["error"]
 
