@@ -46,13 +46,14 @@ def _build_route(node: RouteNode, graph: Graph) -> Status:
     parents = tuple(
         ParentStatus(parent, _judge_parent([item for item in node.problems if item.parent in (None, index)]))
         for index, parent in enumerate(node.resource.spec.parent_refs)
-        if _is_ours(parent, node.ref, graph)
+        if is_ours(parent, node.ref, graph)
     )
     metadata = node.resource.metadata
     return Status(metadata.uid, metadata.generation, parents=parents)
 
 
-def _is_ours(parent: ParentReference, route: Ref, graph: Graph) -> bool:
+def is_ours(parent: ParentReference, route: Ref, graph: Graph) -> bool:
+    """Tell whether a parent of a route exists and is ours."""
     if parent.group != GATEWAY_GROUP or parent.kind not in PARENTS:
         return False
     return Ref(parent.kind, parent.namespace or route.namespace, parent.name) in PARENTS[parent.kind](graph)

@@ -1,0 +1,151 @@
+"""Kubernetes Events: what a user must fix, and that a Gateway is programmed, as it happens.
+
+In: statuses before and after. Out: Events to send. The surprising fact: an Event's name is a hash of what it says, so
+that whoever says the same again, another replica or a gwctl that starts anew, finds it there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gwctl.api.ref import Ref
+from gwctl.api.wire import GATEWAY_GROUP
+from gwctl.graph.node import Problem
+from gwctl.graph.problem import listener_not_programmed
+from gwctl.status.outcome import Outcome
+from gwctl.status.route import is_ours
+from gwctl.status.status import Status, Statuses
+
+NOTE_LIMIT = 1024
+"""Longest note in bytes (events.k8s.io/v1)."""
+
+_NAME_LIMIT = 253
+_DIGEST = 16
+_REPORTER = "gwctl"
+_TOLD_OF_ADDRESSES = frozenset({"AddressNotUsable"})
+"""What a user must fix; the others pass by themselves, as a rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something to tell about an object. ``field`` is the path inside it, empty when it is about the whole."""
+
+    subject: Ref
+    uid: str
+    type: Literal["Normal", "Warning"]
+    reason: str
+    note: str
+    field: str = ""
+
+    @property
+    def name(self) -> str:
+        """The Event's own name: the object's, and a hash of what it says."""
+        said = "\0".join((*self.subject, self.uid, self.type, self.reason, self.note))
+        digest = hashlib.sha256(said.encode()).hexdigest()[:_DIGEST]
+        return f"{self.subject.name[: _NAME_LIMIT - _DIGEST - 1].rstrip('.-')}.{digest}"
+
+    @property
+    def namespace(self) -> str:
+        """Where the Event lives: with its object, and those of cluster-scoped objects in ``default``."""
+        return self.subject.namespace or "default"
+
+
+def build_events(before: Statuses | None, after: Statuses) -> tuple[Event, ...]:
+    """Give what became known with statuses that were built upon others; all problems when there are no others."""
+    found: list[Event] = []
+    for ref in sorted(after.changed if before is not None else after.by_ref):
+        status = after.by_ref.get(ref)
+        if status is None:
+            continue
+        known = set(find_problems(before.outcome, ref)) if before is not None else set()
+        for problem in find_problems(after.outcome, ref):
+            if problem not in known:
+                note = _cut(f"{problem.field}: {problem.message}")
+                found.append(Event(ref, status.uid, "Warning", problem.reason, note, problem.field))
+        if before is not None and _is_programmed(status) and not _is_programmed(before.by_ref.get(ref)):
+            note = f"HAProxy serves generation {status.generation} of the Gateway"
+            found.append(Event(ref, status.uid, "Normal", "Programmed", note))
+    return tuple(dict.fromkeys(found))
+
+
+def find_problems(outcome: Outcome, ref: Ref) -> tuple[Problem, ...]:
+    """Give everything that a user must fix in an object of ours, so far as it concerns us."""
+    return tuple(_PROBLEMS.get(ref.kind, _route_problems)(outcome, ref))
+
+
+def to_manifest(event: Event, now: str, instance: str) -> Mapping[str, Any]:
+    """Give an Event as JSON. ``now`` is an RFC 3339 time in microseconds, ``instance`` names who sends it."""
+    regarding = {
+        "apiVersion": f"{GATEWAY_GROUP}/v1",
+        "kind": event.subject.kind,
+        "name": event.subject.name,
+        **({"namespace": event.subject.namespace} if event.subject.namespace else {}),
+        **({"uid": event.uid} if event.uid else {}),
+        **({"fieldPath": event.field} if event.field else {}),
+    }
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": event.name, "namespace": event.namespace},
+        "eventTime": now,
+        "reportingController": _REPORTER,
+        "reportingInstance": instance[:128],
+        "action": "Reconcile",
+        "type": event.type,
+        "reason": event.reason,
+        "note": event.note,
+        "regarding": regarding,
+    }
+
+
+def _class_problems(outcome: Outcome, ref: Ref) -> Iterator[Problem]:
+    return (problem for problem in outcome.graph.class_problems if problem.subject == ref)
+
+
+def _gateway_problems(outcome: Outcome, ref: Ref) -> Iterator[Problem]:
+    node = outcome.graph.gateways.get(ref)
+    if node is None:
+        return
+    yield from node.problems
+    for listener in node.listeners:
+        if listener.key in outcome.refused:
+            yield listener_not_programmed(listener.key, outcome.refused[listener.key])
+    addresses = outcome.addresses.get(ref)
+    if addresses is not None and addresses.reason in _TOLD_OF_ADDRESSES:
+        yield Problem(ref, "spec.addresses", "Programmed", addresses.reason, addresses.message)
+
+
+def _route_problems(outcome: Outcome, ref: Ref) -> Iterator[Problem]:
+    """The problems of a route with parents of ours; what others' or missing parents make of it is not for us to say."""
+    node = outcome.graph.routes.get(ref)
+    if node is None:
+        return
+    ours = {
+        index
+        for index, parent in enumerate(node.resource.spec.parent_refs)
+        if node.problems and is_ours(parent, ref, outcome.graph)
+    }
+    for problem in node.problems if ours else ():
+        if problem.parent is None or problem.parent in ours:
+            yield problem
+
+
+_PROBLEMS: Mapping[str, Callable[[Outcome, Ref], Iterator[Problem]]] = {
+    "GatewayClass": _class_problems,
+    "Gateway": _gateway_problems,
+}
+
+
+def _is_programmed(status: Status | None) -> bool:
+    conditions = status.conditions if status is not None else None
+    return any(item.type == "Programmed" and item.status == "True" for item in conditions or ())
+
+
+def _cut(text: str) -> str:
+    data = text.encode()
+    if len(data) <= NOTE_LIMIT:
+        return text
+    return f"{data[: NOTE_LIMIT - 3].decode(errors='ignore')}…"
