@@ -1,0 +1,113 @@
+"""What gwctl may do, rule by rule."""
+
+from typing import Any
+
+import pytest
+
+from gwctl.api.wire import GATEWAY_GROUP
+from gwctl.providers.kubernetes import KINDS
+from tests.chart.rendering import Helm, Object
+
+READ = ("get", "list", "watch")
+ROUTES = ("grpcroutes", "httproutes", "tcproutes", "tlsroutes")
+Rights = set[tuple[str, str, str, tuple[str, ...]]]
+
+
+def rights(role: Object) -> Rights:
+    """A role as single rights: group, resource, verb, names."""
+    return {
+        (group, resource, verb, tuple(rule.get("resourceNames", ())))
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def expand(group: str, resources: tuple[str, ...], verbs: tuple[str, ...], names: tuple[str, ...] = ()) -> Rights:
+    return {(group, resource, verb, names) for resource in resources for verb in verbs}
+
+
+CLASSES = expand(GATEWAY_GROUP, ("gatewayclasses",), READ) | expand(
+    GATEWAY_GROUP, ("gatewayclasses/status",), ("patch",)
+)
+WITH_STATUS = ("gateways", "listenersets", "backendtlspolicies", *ROUTES)
+OBJECTS = (
+    expand(GATEWAY_GROUP, (*WITH_STATUS, "referencegrants"), READ)
+    | expand(GATEWAY_GROUP, tuple(f"{name}/status" for name in WITH_STATUS), ("patch",))
+    | expand("", ("services",), READ)
+    | expand("discovery.k8s.io", ("endpointslices",), READ)
+    | expand("events.k8s.io", ("events",), ("create", "get", "patch"))
+)
+WRITE = ("create", "patch", "delete")
+WRITE_SERVICES = expand("", ("services",), WRITE)
+LEASE = expand("coordination.k8s.io", ("leases",), ("create",)) | expand(
+    "coordination.k8s.io", ("leases",), ("get", "patch"), ("gwctl",)
+)
+
+
+def test_all_namespaces(helm: Helm) -> None:
+    rendered = helm.render()
+    assert rights(rendered.one("ClusterRole")) == CLASSES | OBJECTS | expand("", ("namespaces",), READ)
+    assert rights(rendered.one("Role")) == WRITE_SERVICES | LEASE
+
+
+def test_some_namespaces(helm: Helm) -> None:
+    rendered = helm.render({"namespaces": ["team-a", "team-b"]})
+    assert rights(rendered.one("ClusterRole")) == CLASSES | expand("", ("namespaces",), READ, ("team-a", "team-b"))
+    roles = {role["metadata"]["namespace"]: rights(role) for role in rendered.all("Role")}
+    own = expand("", ("services",), READ) | expand("discovery.k8s.io", ("endpointslices",), READ)
+    assert roles == {"team-a": OBJECTS, "team-b": OBJECTS, "gwctl-system": WRITE_SERVICES | LEASE | own}
+
+
+def test_the_own_namespace_among_others(helm: Helm) -> None:
+    roles = helm.render({"namespaces": ["gwctl-system"]}).all("Role")
+    assert {role["metadata"]["namespace"] for role in roles} == {"gwctl-system"}
+    assert len({role["metadata"]["name"] for role in roles}) == len(roles) == 2
+
+
+@pytest.mark.parametrize("namespaces", [[], ["team"]])
+@pytest.mark.parametrize(
+    ("values", "more"),
+    [
+        ({"rbac": {"secrets": True}}, expand("", ("secrets",), READ)),
+        ({"rbac": {"configMaps": True}}, expand("", ("configmaps",), READ)),
+        ({"gatewayService": {"aliases": True}}, expand("", ("services",), WRITE)),
+    ],
+    ids=["secrets", "configMaps", "aliases"],
+)
+def test_what_a_value_adds(helm: Helm, values: dict[str, Any], more: Rights, namespaces: list[str]) -> None:
+    without, with_it = helm.render({"namespaces": namespaces}), helm.render({"namespaces": namespaces, **values})
+    kind, name = ("Role" if namespaces else "ClusterRole"), "gwctl-system:gwctl"
+    assert rights(with_it.one(kind, name)) - rights(without.one(kind, name)) == more
+    assert rights(with_it.one("Role", "gwctl")) == rights(without.one("Role", "gwctl"))
+
+
+def test_without_services_of_gateways_none_is_written(helm: Helm) -> None:
+    assert rights(helm.render({"gatewayService": {"type": "none"}}).one("Role")) == LEASE
+
+
+def test_everything_that_gwctl_reads_may_be_read(helm: Helm) -> None:
+    allowed = rights(helm.render().one("ClusterRole"))
+    for kind in KINDS:
+        assert {(kind.group, kind.plural, verb, ()) for verb in ("list", "watch")} <= allowed
+
+
+@pytest.mark.parametrize("namespaces", [[], ["team"]])
+def test_every_role_is_bound_to_gwctls_account(helm: Helm, namespaces: list[str]) -> None:
+    rendered = helm.render({"namespaces": namespaces, "serviceAccount": {"name": "other"}})
+    for role_kind in ("ClusterRole", "Role"):
+        roles = {(role["metadata"].get("namespace"), role["metadata"]["name"]) for role in rendered.all(role_kind)}
+        bindings = rendered.all(f"{role_kind}Binding")
+        assert {(item["metadata"].get("namespace"), item["roleRef"]["name"]) for item in bindings} == roles
+        for binding in bindings:
+            assert binding["roleRef"]["kind"] == role_kind
+            assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "other", "namespace": "gwctl-system"}]
+    assert rendered.pod["serviceAccountName"] == rendered.one("ServiceAccount")["metadata"]["name"] == "other"
+
+
+def test_the_lease_is_the_one_of_the_configuration(helm: Helm) -> None:
+    rendered = helm.render(name="edge")
+    named = {names for _, resource, _, names in rights(rendered.one("Role")) if resource == "leases" and names}
+    assert named == {("edge-gwctl",)}
+    assert "lease-name: edge-gwctl\n" in rendered.config
