@@ -13,6 +13,7 @@ import click
 
 from gwctl.cli.option import config_options, read_config
 from gwctl.dataplane import DataPlaneError
+from gwctl.kube.error import KubeError
 from gwctl.providers.source import SourceError
 from gwctl.runtime import supervisor
 from gwctl.runtime.config import OPTIONS, Config, ConfigError
@@ -27,18 +28,16 @@ log = logging.getLogger(__name__)
 def run(config_file: Path | None, **flags: Any) -> None:
     """Program HAProxy from resources, and keep it so until stopped by SIGTERM or SIGINT."""
     config = read_config(config_file, flags)
-    if config.source == "kubernetes":
-        raise click.UsageError("the source kubernetes is not supported yet: give --source file:PATH")
     path = Path(config.source.removeprefix("file:"))
-    if not path.exists():
+    if config.source != "kubernetes" and not path.exists():
         raise click.ClickException(f"{path}: no such file or directory")
     set_up_logging(config.log_level, config.log_format)
     try:
         asyncio.run(_run(config))
-    except (SourceError, ListenError, ConfigError, DataPlaneError) as error:
+    except (SourceError, ListenError, ConfigError, DataPlaneError, KubeError) as error:
         raise click.ClickException(str(error)) from None
     except BaseExceptionGroup as group:
-        expected = [error for error in _leaves(group) if isinstance(error, SourceError | DataPlaneError)]
+        expected = [error for error in _leaves(group) if isinstance(error, SourceError | DataPlaneError | KubeError)]
         if not expected:
             raise
         raise click.ClickException(str(expected[0])) from None

@@ -27,12 +27,16 @@ class ListenError(Exception):
 
 @dataclass(slots=True)
 class Health:
-    """What probes are told. ``reason`` says why it is not ready; ``alive`` is asked at each /livez."""
+    """What probes are told.
+
+    ``reason`` says why it is not ready, ``waiting_for`` is asked what is missing; ``alive`` is asked at each /livez.
+    """
 
     ready: bool = False
     reason: str = "the first state has not been applied yet"
     alive: Callable[[], bool] = field(default=lambda: True)
     stopping: bool = False
+    waiting_for: Callable[[], str] = field(default=lambda: "")
 
     def set_ready(self) -> None:
         """Tell that everything is applied and read back."""
@@ -109,7 +113,9 @@ def _route(path: str, accept: str, metrics: Metrics, health: Health) -> _Respons
         case "/livez":
             return _plain(HTTPStatus.OK) if health.alive() else _plain(HTTPStatus.SERVICE_UNAVAILABLE)
         case "/readyz" if not health.ready:
-            return _Response(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {health.reason}\n".encode())
+            missing = health.waiting_for()
+            waiting = f", waiting for {missing}" if missing else ""
+            return _Response(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {health.reason}{waiting}\n".encode())
         case "/readyz":
             return _plain(HTTPStatus.OK)
         case _:

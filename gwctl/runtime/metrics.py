@@ -80,6 +80,29 @@ class Metrics:
             ["condition"],
             registry=registry,
         )
+        self._listeners = Gauge(
+            "gwctl_listener_slot_info",
+            "Which listener slot a Gateway's port holds; always 1",
+            ["gateway", "port", "slot"],
+            registry=registry,
+        )
+        self.kubernetes_events = Counter(
+            "gwctl_kubernetes_events", "Events of watches", ["kind", "event"], registry=registry
+        )
+        self.kubernetes_lists = Counter(
+            "gwctl_kubernetes_lists", "Lists from the API server, by why", ["kind", "cause"], registry=registry
+        )
+        self.kubernetes_errors = Counter(
+            "gwctl_kubernetes_errors", "Lists and watches that failed", ["kind", "error"], registry=registry
+        )
+        self.kubernetes_writes = Counter(
+            "gwctl_kubernetes_writes",
+            "What the leader wrote, by what it is, kind and result",
+            ["what", "kind", "result"],
+            registry=registry,
+        )
+        self.leader = Gauge("gwctl_leader", "1 while this replica is the leader", registry=registry)
+        self._listener_slots: frozenset[tuple[str, str, str]] = frozenset()
         self._service_slots: frozenset[tuple[str, str]] = frozenset()
 
     def observe_request(self, method: str, call: str, status: int) -> None:
@@ -94,6 +117,15 @@ class Metrics:
         for new in current - self._service_slots:
             self._slots.labels(*new).set(1)
         self._service_slots = current
+
+    def set_listener_slots(self, slots: Iterable[tuple[str, str, str]]) -> None:
+        """Set the listener slot of each Gateway's port: (gateway, port, slot)."""
+        current = frozenset(slots)
+        for gone in self._listener_slots - current:
+            self._listeners.remove(*gone)
+        for new in current - self._listener_slots:
+            self._listeners.labels(*new).set(1)
+        self._listener_slots = current
 
     def set_pool(self, mode: str, used: int, size: int) -> None:
         """Set how many slots of a mode there are."""

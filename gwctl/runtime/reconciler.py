@@ -22,7 +22,7 @@ from gwctl.dataplane.reader import read_layout, read_state
 from gwctl.graph.node import Graph, ListenerKey, Problem
 from gwctl.graph.problem import listener_not_programmed
 from gwctl.haproxy.desired import Desired, Pools, build_state
-from gwctl.haproxy.names import Table, slot_mode
+from gwctl.haproxy.names import Table, listener_slot_name, slot_mode
 from gwctl.haproxy.plan import Plan, RemoveRow, SetRow, diff, retired_servers
 from gwctl.haproxy.program import frontend_section
 from gwctl.haproxy.state import State
@@ -238,6 +238,11 @@ class Reconciler:
         self._metrics.set_problems(conditions)
         services = self._desired.state.tables[Table.SERVICES]
         self._metrics.set_service_slots(services)
+        self._metrics.set_listener_slots(
+            (f"{key.namespace}/{key.gateway}", str(key.port), listener_slot_name(key.slot))
+            for key in self._pipeline.routing.frontends
+            if key.slot
+        )
         used = [slot_mode(slot) for slot in services.values()]
         for mode, size in self._desired.sizes.items():
             self._metrics.set_pool(mode, used.count(mode), size)

@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from gwctl.api.parse import Invalid, Resource
 from gwctl.api.ref import Ref
@@ -17,12 +20,14 @@ from gwctl.dataplane import DataPlaneError, UnsupportedVersion
 from gwctl.dataplane.client import Client
 from gwctl.dataplane.version import require_supported
 from gwctl.haproxy.desired import Pools
+from gwctl.kube.client import KubeClient
+from gwctl.providers.file import FileSource
 from gwctl.providers.source import Source
+from gwctl.runtime.cluster import Cluster
 from gwctl.runtime.config import Config
 from gwctl.runtime.health import Health, serve_health
 from gwctl.runtime.metrics import Metrics
 from gwctl.runtime.reconciler import NotConverging, Observation, Reconciler
-from gwctl.runtime.source import open_source
 
 log = logging.getLogger(__name__)
 
@@ -54,17 +59,42 @@ async def run(config: Config, health: Health | None = None) -> None:
         config.read_password(),
         observer=metrics.observe_request,
     )
-    async with client, serve_health(config.metrics_address, metrics, health):
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(client)
+        await stack.enter_async_context(serve_health(config.metrics_address, metrics, health))
+        cluster: Cluster | None = None
+        if config.source == "kubernetes":
+            cluster = Cluster(config, await stack.enter_async_context(KubeClient()), metrics)
         await _wait_for_data_plane(client)
         reconciler = Reconciler(
-            client, config.gateway_controller_name, Pools(config.http_slots, config.tcp_slots), metrics
+            client,
+            config.gateway_controller_name,
+            _pools(config, has_listener_slots=cluster is not None and cluster.service_namespace is not None),
+            metrics,
+            service_namespace=cluster.service_namespace if cluster is not None else None,
         )
         pending = Pending()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_pump(open_source(config), pending))
+            if cluster is None:
+                tasks.create_task(_pump(FileSource(Path(config.source.removeprefix("file:"))), pending))
+            else:
+                health.waiting_for = cluster.waiting_for
+                tasks.create_task(_pump(cluster.source, pending))
+                tasks.create_task(cluster.run())
             tasks.create_task(_watch_process(pending))
             tasks.create_task(_observe(reconciler, pending, config.resync_interval))
-            tasks.create_task(_work(reconciler, pending, metrics, health))
+            publish = cluster.publish if cluster is not None else _publish_nothing
+            tasks.create_task(_work(reconciler, pending, metrics, health, publish))
+
+
+def _pools(config: Config, *, has_listener_slots: bool) -> Pools:
+    if not has_listener_slots:
+        return Pools(config.http_slots, config.tcp_slots)
+    return Pools(config.http_slots, config.tcp_slots, config.http_listeners, config.tcp_listeners)
+
+
+def _publish_nothing(reconciler: Reconciler) -> None:
+    """Files have no status."""
 
 
 async def _wait_for_data_plane(client: Client) -> None:
@@ -107,22 +137,31 @@ async def _observe(reconciler: Reconciler, pending: Pending, seconds: float) -> 
             pending.wake.set()
 
 
-async def _work(reconciler: Reconciler, pending: Pending, metrics: Metrics, health: Health) -> None:
+async def _work(
+    reconciler: Reconciler,
+    pending: Pending,
+    metrics: Metrics,
+    health: Health,
+    publish: Callable[[Reconciler], None],
+) -> None:
     delay = _FIRST_RETRY_SECONDS
     while True:
         await pending.wake.wait()
         pending.wake.clear()
         try:
             await _work_once(reconciler, pending, metrics, health)
-            delay = _FIRST_RETRY_SECONDS
         except (DataPlaneError, NotConverging) as error:
             metrics.dataplane_errors.labels(kind=type(error).__name__).inc()
             log.error("applying failed, trying again", extra={"error": str(error), "seconds": delay})
             reconciler.forget()
             pending.retry = True
+            publish(reconciler)
             await asyncio.sleep(delay)
             delay = min(delay * 2, _LONGEST_RETRY_SECONDS)
             pending.wake.set()
+        else:
+            publish(reconciler)
+            delay = _FIRST_RETRY_SECONDS
 
 
 async def _work_once(reconciler: Reconciler, pending: Pending, metrics: Metrics, health: Health) -> None:

@@ -1,0 +1,201 @@
+"""What a cluster adds: resources that are watched, and what is written back.
+
+Every replica watches and programs its own HAProxy. Only the leader writes: statuses, Events, and Gateways' Services.
+The surprising fact: what is written here comes back as an event of the source, which is how one replica's allocation
+of listener slots reaches all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gwctl.api.ref import Ref
+from gwctl.infrastructure.address import host_addresses, service_addresses
+from gwctl.infrastructure.service import ServiceSettings
+from gwctl.kube.client import SERVICE_ACCOUNT, KubeClient
+from gwctl.kube.error import NotFound
+from gwctl.kube.lease import Election
+from gwctl.kube.reflector import Observer
+from gwctl.providers.kubernetes import KubernetesSource, Live
+from gwctl.runtime.config import Config, ConfigError
+from gwctl.runtime.metrics import Metrics
+from gwctl.runtime.pipeline import Pipeline
+from gwctl.runtime.reconciler import Reconciler
+from gwctl.runtime.services import ServiceWriter
+from gwctl.status.build import build_statuses
+from gwctl.status.outcome import GatewayAddresses, Outcome
+from gwctl.status.status import Statuses
+from gwctl.status.writer import StatusWriter
+
+
+class Cluster:
+    """The cluster's side of one replica: its source, and what it writes while it is the leader."""
+
+    def __init__(self, config: Config, client: KubeClient, metrics: Metrics) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._namespace = config.pod_namespace or _own_namespace()
+        self._has_services = config.gateway_service_type != "none"
+        self._published = _service(config.publish_service)
+        self._last: Outcome | None = None
+        self._pipeline: Pipeline | None = None
+        self._statuses: Statuses | None = None
+        self.source = KubernetesSource(client, config.namespaces, observer=_Observer(metrics))
+        self.election = Election(
+            client,
+            self._namespace,
+            config.lease_name,
+            config.identity or socket.gethostname(),
+            on_change=self._note_leadership,
+        )
+        self._status_writer = StatusWriter(
+            _StatusApi(self.source, client),
+            config.gateway_controller_name,
+            is_leader=lambda: self.election.is_leader,
+            count=lambda kind, result: metrics.kubernetes_writes.labels("status", kind, result).inc(),
+        )
+        self._service_writer: ServiceWriter | None = None
+        if self._has_services:
+            self._service_writer = ServiceWriter(
+                client,
+                _service_settings(config, self._namespace),
+                lambda: self.election.is_leader,
+                on_error=self._publish_again,
+                count=lambda result: metrics.kubernetes_writes.labels("object", "Service", result).inc(),
+            )
+        self.source.on_status(self._status_writer.check)
+
+    @property
+    def service_namespace(self) -> str | None:
+        """The namespace of Gateways' Services, None where listeners bind their own ports."""
+        return self._namespace if self._has_services else None
+
+    def waiting_for(self) -> str:
+        """Say what has not been read yet, empty when all has."""
+        return ", ".join(self.source.unread_kinds)
+
+    async def run(self) -> None:
+        """Take part in the election and write what is to be written, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.election.run())
+            tasks.create_task(self._status_writer.run())
+            if self._service_writer is not None:
+                tasks.create_task(self._service_writer.run())
+
+    def publish(self, reconciler: Reconciler) -> None:
+        """Take in what the resources ask for now and how much of it HAProxy has."""
+        pipeline = reconciler.pipeline
+        if pipeline is None:
+            return
+        if self._service_writer is not None and pipeline is not self._pipeline:
+            self._service_writer.update(pipeline)
+        last, outcome = self._last, Outcome(pipeline.graph, reconciler.applied, reconciler.refused)
+        is_known = last is not None and last.graph is outcome.graph and last.applied is outcome.applied
+        if last is None or not is_known or last.refused != outcome.refused:
+            self._pipeline, self._last = pipeline, outcome
+            self._publish_again()
+
+    def _publish_again(self) -> None:
+        if self._last is None or self._pipeline is None or not self.election.is_leader:
+            return
+        last = self._last
+        outcome = Outcome(last.graph, last.applied, last.refused, self._addresses(self._pipeline))
+        self._statuses = build_statuses(outcome, self._statuses)
+        self._status_writer.update(self._statuses)
+
+    def _addresses(self, pipeline: Pipeline) -> Mapping[Ref, GatewayAddresses]:
+        gateways, snapshot = pipeline.graph.gateways.items(), pipeline.snapshot
+        if self._service_writer is None:
+            return {ref: host_addresses(gateway, snapshot, self._published) for ref, gateway in gateways}
+        errors = self._service_writer.errors
+        return {
+            ref: service_addresses(gateway, snapshot, self._namespace, errors.get(ref, "")) for ref, gateway in gateways
+        }
+
+    def _note_leadership(self, is_leader: bool) -> None:
+        self._metrics.leader.set(is_leader)
+        if not is_leader:
+            return
+        if self._service_writer is not None:
+            self._service_writer.wake()
+        self._publish_again()
+        self._status_writer.check_all()
+
+
+class _StatusApi:
+    """What `StatusWriter` needs of a cluster."""
+
+    def __init__(self, source: KubernetesSource, client: KubeClient) -> None:
+        self._source = source
+        self._client = client
+
+    def live(self, ref: Ref) -> Live | None:
+        return self._source.live(ref)
+
+    def live_refs(self) -> Iterable[Ref]:
+        return self._source.live_refs()
+
+    async def read(self, ref: Ref) -> Live | None:
+        path = self._source.path(ref)
+        try:
+            return _live(await self._client.get(path)) if path is not None else None
+        except NotFound:
+            return None
+
+    async def patch_status(self, ref: Ref, status: Mapping[str, Any], resource_version: str) -> Live:
+        path = self._source.path(ref)
+        assert path is not None  # an object that is not served is not live either
+        return _live(await self._client.patch_status(path, status, resource_version))
+
+
+class _Observer(Observer):
+    """Counts what reflectors tell."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def event(self, kind: str, event: str) -> None:
+        self._metrics.kubernetes_events.labels(kind, event).inc()
+
+    def listed(self, kind: str, cause: str) -> None:
+        self._metrics.kubernetes_lists.labels(kind, cause).inc()
+
+    def watch_error(self, kind: str, error: str) -> None:
+        self._metrics.kubernetes_errors.labels(kind, error).inc()
+
+
+def _live(manifest: Mapping[str, Any]) -> Live:
+    metadata = manifest["metadata"]
+    version, generation = metadata["resourceVersion"], metadata.get("generation", 0)
+    return Live(metadata["uid"], version, generation, manifest.get("status") or {})
+
+
+def _service_settings(config: Config, namespace: str) -> ServiceSettings:
+    if not config.gateway_service_selector:
+        raise ConfigError("gateway-service-selector must name gwctl's pods, unless gateway-service-type is none")
+    return ServiceSettings(
+        config.gateway_controller_name,
+        namespace,
+        config.gateway_service_selector,
+        config.gateway_service_type,
+        config.gateway_service_annotations,
+        config.gateway_service_external_traffic_policy,
+        config.gateway_service_aliases,
+        config.cluster_domain,
+    )
+
+
+def _service(text: str) -> Ref | None:
+    namespace, _, name = text.partition("/")
+    return Ref("Service", namespace, name) if name else None
+
+
+def _own_namespace() -> str:
+    """Give the namespace of the pod that this is, ``default`` where it is none."""
+    try:
+        return (SERVICE_ACCOUNT / "namespace").read_text(encoding="ascii").strip()
+    except OSError:
+        return "default"

@@ -1,0 +1,219 @@
+"""gwctl as an operator: an API server's stand-in, a real HAProxy, and all that is between them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gwctl.routing.request import Request
+from gwctl.runtime.config import Config
+from gwctl.runtime.health import Health
+from gwctl.runtime.supervisor import run
+from tests.harness import DataPlane, EchoBackend, free_port
+from tests.http1 import fetch
+from tests.kube.apiserver import ApiServer
+from tests.live.gateway import wait_for
+from tests.manifests import (
+    CONTROLLER,
+    Manifest,
+    backend,
+    endpoints,
+    gateway,
+    gateway_class,
+    http_route,
+    listener,
+    prefix_rule,
+    service,
+)
+
+NAMESPACE = "gwctl-system"
+
+
+class Replica:
+    """A gwctl in this process, at an API server's stand-in."""
+
+    def __init__(self, dataplane: DataPlane, name: str, **options: Any) -> None:
+        self.health = Health()
+        self.name = name
+        self._options = {
+            "source": "kubernetes",
+            "dataplane_url": dataplane.url,
+            "dataplane_username": dataplane.username,
+            "dataplane_password": dataplane.password,
+            "gateway_controller_name": CONTROLLER,
+            "http_slots": 8,
+            "tcp_slots": 2,
+            "http_listeners": 4,
+            "tcp_listeners": 2,
+            "metrics_address": f"127.0.0.1:{free_port()}",
+            "pod_namespace": NAMESPACE,
+            "identity": name,
+            "gateway_service_selector": {"app": "gwctl"},
+            **options,
+        }
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(run(Config.model_validate(self._options), self.health))
+        try:
+            yield
+            assert not task.done(), task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ApiServer]:
+    async with ApiServer() as server:
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
+        yield server
+
+
+def cluster_gateway(name: str = "gateway", **spec: Any) -> Manifest:
+    """A Gateway of which the cluster chooses the address."""
+    manifest = gateway([listener("http", 80)])
+    kept = {key: value for key, value in manifest["spec"].items() if key != "addresses"}
+    return {**manifest, "metadata": {"name": name}, "spec": {**kept, **spec}}
+
+
+def site(port: int) -> list[Manifest]:
+    return [
+        gateway_class(),
+        cluster_gateway(),
+        http_route("web", [prefix_rule("/", backend("web"))]),
+        service("web"),
+        *endpoints("web", [("127.0.0.1", port)]),
+    ]
+
+
+def condition(status: Manifest, kind: str) -> Manifest:
+    return next((item for item in status.get("conditions", ()) if item["type"] == kind), {})
+
+
+def programmed(server: ApiServer, name: str = "gateway") -> Manifest:
+    status = server.object("Gateway", name).get("status", {})
+    return condition(status, "Programmed") or {"status": "", "reason": ""}
+
+
+def gateway_services(server: ApiServer) -> list[Manifest]:
+    return [
+        item
+        for item in server.objects("Service").values()
+        if "gwctl.io/gateway" in item["metadata"].get("annotations", {})
+    ]
+
+
+def give_addresses(server: ApiServer) -> None:
+    """Do what a load balancer's controller does."""
+    for item in gateway_services(server):
+        if item["spec"]["type"] == "LoadBalancer" and "status" not in item:
+            server.put({**item, "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}})
+
+
+async def test_a_gateway_from_its_creation_to_its_end(dataplane: DataPlane, server: ApiServer) -> None:
+    async with EchoBackend("web") as echo:
+        for manifest in site(echo.port):
+            server.put(manifest)
+        async with Replica(dataplane, "one").running():
+            await server.until(lambda: len(gateway_services(server)) == 2, 30)
+            (slot,) = {p["targetPort"] for item in gateway_services(server) for p in item["spec"].get("ports", ())}
+            assert slot == 20001
+
+            await server.until(lambda: programmed(server)["reason"] == "AddressNotAssigned", 30)
+            give_addresses(server)
+            await server.until(lambda: programmed(server)["status"] == "True", 30)
+            status = server.object("Gateway", "gateway")["status"]
+            assert status["addresses"] == [{"type": "IPAddress", "value": "192.0.2.1"}]
+            assert status["listeners"][0]["attachedRoutes"] == 1
+            assert (await fetch(slot, Request("GET", "a.test", "/x"))).status == 200
+            accepted = condition(server.object("GatewayClass", "haproxy", "")["status"], "Accepted")
+            assert accepted["status"] == "True"
+            (parent,) = server.object("HTTPRoute", "web")["status"]["parents"]
+            assert parent["controllerName"] == CONTROLLER
+            assert condition(parent, "ResolvedRefs")["status"] == "True"
+
+            server.remove("Gateway", "gateway")
+            await server.until(lambda: not gateway_services(server), 30)
+            assert (await fetch(slot, Request("GET", "a.test", "/x"))).status == 404
+            assert await dataplane.reloads() == 1
+
+
+async def test_replicas_serve_alike_and_one_leads(dataplane: DataPlane, server: ApiServer) -> None:
+    """Both program one HAProxy here: what the second would write is what the first has written."""
+    async with EchoBackend("web") as echo, AsyncExitStack() as stack:
+        for manifest in site(echo.port):
+            server.put(manifest)
+        first, second = Replica(dataplane, "one"), Replica(dataplane, "two")
+        leading = await stack.enter_async_context(AsyncExitStack())
+        await leading.enter_async_context(first.running())
+        await server.until(lambda: len(gateway_services(server)) == 2, 30)
+        give_addresses(server)
+        await server.until(lambda: programmed(server)["status"] == "True", 30)
+        worker = await dataplane.worker()
+        writes = server.count("PATCH", "/status")
+        await stack.enter_async_context(second.running())
+        await server.until(lambda: second.health.ready, 30)
+        assert holder(server) == "one"
+        assert server.count("PATCH", "/status") == writes
+
+        await leading.aclose()
+        await server.until(lambda: holder(server) == "two", 30)
+        server.put(cluster_gateway("more"))
+        await server.until(lambda: programmed(server, "more")["reason"] == "AddressNotAssigned", 30)
+        slots = {p["targetPort"] for item in gateway_services(server) for p in item["spec"].get("ports", ())}
+        assert slots == {20001, 20002}
+        assert (await fetch(20001, Request("GET", "a.test", "/x"))).status == 200
+        assert await dataplane.worker() == worker
+
+
+async def test_an_api_server_that_refuses_a_service_is_told_of_and_tried_again(
+    dataplane: DataPlane, server: ApiServer
+) -> None:
+    server.fail("PATCH", "/services/gw-", 422, times=2)
+    for manifest in site(1):
+        server.put(manifest)
+    async with Replica(dataplane, "one", gateway_service_aliases=False).running():
+        await server.until(lambda: "cannot be written" in programmed(server).get("message", ""), 30)
+        assert programmed(server)["reason"] == "AddressNotAssigned"
+        await server.until(lambda: len(gateway_services(server)) == 1, 30)
+        give_addresses(server)
+        await server.until(lambda: programmed(server)["status"] == "True", 30)
+
+
+async def test_an_api_server_that_goes_away_changes_nothing_for_traffic(
+    dataplane: DataPlane, server: ApiServer
+) -> None:
+    async with EchoBackend("web") as echo, EchoBackend("new") as new:
+        for manifest in site(echo.port):
+            server.put(manifest)
+        async with Replica(dataplane, "one").running():
+            await server.until(lambda: len(gateway_services(server)) == 2, 30)
+            give_addresses(server)
+            await server.until(lambda: programmed(server)["status"] == "True", 30)
+            await server.stop()
+            assert (await fetch(20001, Request("GET", "a.test", "/"))).status == 200
+            server.put(endpoints("web", [("127.0.0.1", new.port)])[0])
+            await server.start()
+            await wait_for(20001, Request("GET", "a.test", "/"), status=200, backend="new")
+            assert programmed(server)["status"] == "True"
+
+
+async def test_what_someone_else_makes_of_a_status_is_mended(dataplane: DataPlane, server: ApiServer) -> None:
+    for manifest in site(1):
+        server.put(manifest)
+    async with Replica(dataplane, "one").running():
+        await server.until(lambda: programmed(server)["reason"] == "AddressNotAssigned", 30)
+        found = server.object("Gateway", "gateway")
+        spoilt = [{**item, "status": "True"} for item in found["status"]["conditions"]]
+        server.put({**found, "status": {**found["status"], "conditions": spoilt}})
+        await server.until(lambda: programmed(server)["status"] == "False", 30)
+
+
+def holder(server: ApiServer) -> str:
+    return str(server.object("Lease", "gwctl", NAMESPACE)["spec"].get("holderIdentity"))
