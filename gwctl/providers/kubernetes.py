@@ -45,6 +45,7 @@ KINDS = (
 """What is read. A kind of the Gateway API has a live side, but for ReferenceGrant, which has no status."""
 
 _REQUIRED = frozenset({"GatewayClass", "Gateway"})
+_OWN = frozenset({"Service", "EndpointSlice"})
 _WITHOUT_STATUS = frozenset({"ReferenceGrant"})
 _REMEDY = (
     "kubectl apply --server-side -f "
@@ -63,12 +64,16 @@ class Live:
 
 
 class KubernetesSource:
-    """The resources of a cluster, or of some ``namespaces`` of it (GatewayClasses in any case)."""
+    """The resources of a cluster, or of some ``namespaces`` of it.
+
+    GatewayClasses are read in any case, and Services with their endpoints in ``own_namespace`` too.
+    """
 
     def __init__(
         self,
         client: KubeClient,
         namespaces: tuple[str, ...] = (),
+        own_namespace: str = "",
         *,
         kinds: Iterable[Kind] = KINDS,
         observer: Observer | None = None,
@@ -76,6 +81,7 @@ class KubernetesSource:
     ) -> None:
         self._client = client
         self._namespaces = namespaces
+        self._own_namespace = own_namespace
         self._kinds = {kind.name: kind for kind in kinds}
         self._observer = observer or Observer()
         self._pace = pace or Pace()
@@ -133,7 +139,10 @@ class KubernetesSource:
 
     def _parts(self, kind: Kind) -> tuple[str, ...]:
         """The namespaces that a kind is read in one by one; an empty one is all."""
-        return (self._namespaces or ("",)) if kind.namespaced or kind.name == "Namespace" else ("",)
+        if not self._namespaces or not (kind.namespaced or kind.name == "Namespace"):
+            return ("",)
+        own = self._own_namespace if kind.name in _OWN else ""
+        return (*self._namespaces, own) if own and own not in self._namespaces else self._namespaces
 
     async def _follow_all(self) -> None:
         async with asyncio.TaskGroup() as tasks:

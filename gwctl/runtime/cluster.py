@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from gwctl.api.ref import Ref
 from gwctl.infrastructure.address import host_addresses, service_addresses
 from gwctl.infrastructure.service import ServiceSettings
 from gwctl.kube.client import SERVICE_ACCOUNT, KubeClient
-from gwctl.kube.error import NotFound
 from gwctl.kube.lease import Election
 from gwctl.kube.reflector import Observer
-from gwctl.providers.kubernetes import KubernetesSource, Live
+from gwctl.providers.kubernetes import KubernetesSource
+from gwctl.providers.statusapi import KubernetesStatusApi
 from gwctl.runtime.config import Config, ConfigError
 from gwctl.runtime.metrics import Metrics
 from gwctl.runtime.pipeline import Pipeline
 from gwctl.runtime.reconciler import Reconciler
 from gwctl.runtime.services import ServiceWriter
 from gwctl.status.build import build_statuses
+from gwctl.status.event import build_events
 from gwctl.status.outcome import GatewayAddresses, Outcome
+from gwctl.status.recorder import EventRecorder
 from gwctl.status.status import Statuses
 from gwctl.status.writer import StatusWriter
 
@@ -43,19 +44,28 @@ class Cluster:
         self._last: Outcome | None = None
         self._pipeline: Pipeline | None = None
         self._statuses: Statuses | None = None
-        self.source = KubernetesSource(client, config.namespaces, observer=_Observer(metrics))
+        own = self._namespace if self._has_services else self._published.namespace if self._published else ""
+        self.source = KubernetesSource(client, config.namespaces, own, observer=_Observer(metrics))
+        identity = config.identity or socket.gethostname()
         self.election = Election(
             client,
             self._namespace,
             config.lease_name,
-            config.identity or socket.gethostname(),
+            identity,
             on_change=self._note_leadership,
         )
+        api = KubernetesStatusApi(self.source, client)
         self._status_writer = StatusWriter(
-            _StatusApi(self.source, client),
+            api,
             config.gateway_controller_name,
             is_leader=lambda: self.election.is_leader,
             count=lambda kind, result: metrics.kubernetes_writes.labels("status", kind, result).inc(),
+        )
+        self._recorder = EventRecorder(
+            api,
+            identity,
+            is_leader=lambda: self.election.is_leader,
+            count=lambda result: metrics.kubernetes_writes.labels("event", "Event", result).inc(),
         )
         self._service_writer: ServiceWriter | None = None
         if self._has_services:
@@ -82,6 +92,7 @@ class Cluster:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.election.run())
             tasks.create_task(self._status_writer.run())
+            tasks.create_task(self._recorder.run())
             if self._service_writer is not None:
                 tasks.create_task(self._service_writer.run())
 
@@ -103,8 +114,9 @@ class Cluster:
             return
         last = self._last
         outcome = Outcome(last.graph, last.applied, last.refused, self._addresses(self._pipeline))
-        self._statuses = build_statuses(outcome, self._statuses)
+        before, self._statuses = self._statuses, build_statuses(outcome, self._statuses)
         self._status_writer.update(self._statuses)
+        self._recorder.record(build_events(before, self._statuses))
 
     def _addresses(self, pipeline: Pipeline) -> Mapping[Ref, GatewayAddresses]:
         gateways, snapshot = pipeline.graph.gateways.items(), pipeline.snapshot
@@ -125,32 +137,6 @@ class Cluster:
         self._status_writer.check_all()
 
 
-class _StatusApi:
-    """What `StatusWriter` needs of a cluster."""
-
-    def __init__(self, source: KubernetesSource, client: KubeClient) -> None:
-        self._source = source
-        self._client = client
-
-    def live(self, ref: Ref) -> Live | None:
-        return self._source.live(ref)
-
-    def live_refs(self) -> Iterable[Ref]:
-        return self._source.live_refs()
-
-    async def read(self, ref: Ref) -> Live | None:
-        path = self._source.path(ref)
-        try:
-            return _live(await self._client.get(path)) if path is not None else None
-        except NotFound:
-            return None
-
-    async def patch_status(self, ref: Ref, status: Mapping[str, Any], resource_version: str) -> Live:
-        path = self._source.path(ref)
-        assert path is not None  # an object that is not served is not live either
-        return _live(await self._client.patch_status(path, status, resource_version))
-
-
 class _Observer(Observer):
     """Counts what reflectors tell."""
 
@@ -165,12 +151,6 @@ class _Observer(Observer):
 
     def watch_error(self, kind: str, error: str) -> None:
         self._metrics.kubernetes_errors.labels(kind, error).inc()
-
-
-def _live(manifest: Mapping[str, Any]) -> Live:
-    metadata = manifest["metadata"]
-    version, generation = metadata["resourceVersion"], metadata.get("generation", 0)
-    return Live(metadata["uid"], version, generation, manifest.get("status") or {})
 
 
 def _service_settings(config: Config, namespace: str) -> ServiceSettings:

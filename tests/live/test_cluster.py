@@ -138,6 +138,9 @@ async def test_a_gateway_from_its_creation_to_its_end(dataplane: DataPlane, serv
             assert parent["controllerName"] == CONTROLLER
             assert condition(parent, "ResolvedRefs")["status"] == "True"
 
+            reasons = {(item["regarding"]["kind"], item["reason"]) for item in server.objects("Event").values()}
+            assert reasons == {("Gateway", "Programmed")}
+
             server.remove("Gateway", "gateway")
             await server.until(lambda: not gateway_services(server), 30)
             assert (await fetch(slot, Request("GET", "a.test", "/x"))).status == 404
@@ -217,3 +220,19 @@ async def test_what_someone_else_makes_of_a_status_is_mended(dataplane: DataPlan
 
 def holder(server: ApiServer) -> str:
     return str(server.object("Lease", "gwctl", NAMESPACE)["spec"].get("holderIdentity"))
+
+
+async def test_only_the_namespaces_that_are_named_are_read(dataplane: DataPlane, server: ApiServer) -> None:
+    for manifest in site(1):
+        server.put(manifest)
+    server.put({**cluster_gateway("other"), "metadata": {"name": "other", "namespace": "elsewhere"}})
+    async with Replica(dataplane, "one", namespaces="default").running():
+        await server.until(lambda: programmed(server)["reason"] == "AddressNotAssigned", 30)
+        assert "status" not in server.object("Gateway", "other", "elsewhere")
+    read = {request.partition("?")[0] for request in server.requests if "watch=true" in request}
+    assert {path for path in read if "/namespaces/" not in path} == {
+        "GET /apis/gateway.networking.k8s.io/v1/gatewayclasses",
+        "GET /api/v1/namespaces",
+    }
+    assert f"GET /api/v1/namespaces/{NAMESPACE}/services" in read
+    assert f"GET /apis/gateway.networking.k8s.io/v1/namespaces/{NAMESPACE}/gateways" not in read
