@@ -1,4 +1,4 @@
-"""The command line: `gwctl run validate translate explain diff version`."""
+"""The command line: `gwctl run validate translate explain diff status version`."""
 
 from gwctl.cli.main import main
 

@@ -11,6 +11,7 @@ from gwctl import __version__
 from gwctl.cli.diff import diff
 from gwctl.cli.explain import explain
 from gwctl.cli.run import run
+from gwctl.cli.status import status
 from gwctl.cli.translate import translate
 from gwctl.cli.validate import validate
 
@@ -33,5 +34,5 @@ def version() -> None:
     click.echo(f"gwctl {__version__}")
 
 
-for command in (run, validate, translate, explain, diff, version):
+for command in (run, validate, translate, explain, diff, status, version):
     main.add_command(command)

@@ -15,6 +15,9 @@ from gwctl.graph.node import Problem
 MESSAGE_LIMIT = 4096
 """Longest message in characters. The CRDs allow 32 KiB, but a route with 32 parents must fit into etcd."""
 
+NOTE = "; but "
+"""What stands between good news and what they leave out."""
+
 TYPES = frozenset(
     {"Accepted", "Conflicted", "InsecureFrontendValidationMode", "OverlappingTLSConfig", "PartiallyInvalid",
      "Programmed", "ResolvedRefs", "SupportedVersion"}
@@ -58,7 +61,7 @@ def other(problems: Iterable[Problem], conditions: Collection[str]) -> list[Prob
 
 def with_notes(message: str, problems: Sequence[Problem]) -> str:
     """A message that tells problems too for which there is no condition."""
-    return list_problems(problems, f"{message}; but ") if problems else message
+    return list_problems(problems, f"{message}{NOTE}") if problems else message
 
 
 def list_problems(problems: Iterable[Problem], prefix: str = "") -> str:

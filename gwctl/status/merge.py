@@ -141,13 +141,13 @@ def _merge_entries(field: str) -> Callable[[_Merge, Sequence[ParentStatus], Sequ
     def merge_entries(merge: _Merge, desired: Sequence[ParentStatus], live: Sequence[Any]) -> list[Any]:
         wanted: dict[tuple[str, ...], ParentStatus] = {}
         for parent in desired:
-            wanted.setdefault(_ref_key(_ref_json(parent), merge), parent)
+            wanted.setdefault(ref_key(_ref_json(parent), merge.namespace), parent)
         found: list[Any] = []
         for entry in live:
             if not isinstance(entry, Mapping) or not _is_own(entry, merge.controller_name):
                 found.append(entry)
                 continue
-            match = wanted.pop(_ref_key(entry.get(name), merge), None)
+            match = wanted.pop(ref_key(entry.get(name), merge.namespace), None)
             if match is not None:
                 found.append(make(merge, match, entry))
             elif any(_is_newer(merge, condition) for condition in _mappings(entry.get("conditions"))):
@@ -173,10 +173,10 @@ def _ref_json(parent: ParentStatus) -> dict[str, Any]:
     return parent.ref.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _ref_key(ref: Any, merge: _Merge) -> tuple[str, ...]:
-    """What a parentRef means, however it is spelled."""
+def ref_key(ref: Any, namespace: str) -> tuple[str, ...]:
+    """Give what a parentRef of an object in a namespace means, however it is spelled."""
     given = ref if isinstance(ref, Mapping) else {}
-    defaults = {"group": GATEWAY_GROUP, "kind": "Gateway", "namespace": merge.namespace}
+    defaults = {"group": GATEWAY_GROUP, "kind": "Gateway", "namespace": namespace}
     return tuple(str(given.get(field, defaults.get(field, ""))) for field in _REF_FIELDS)
 
 

@@ -73,7 +73,6 @@ def test_a_path_that_is_missing_is_one_sentence(run: Run, command: str, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("run",), "Error: the source kubernetes is not supported yet: give --source file:PATH\n"),
         (("run", "--http-slots", "none"), "Error: --http-slots: must be a valid integer"),
         (("run", "--source", "http://x"), "Error: --source: must be file:PATH or kubernetes\n"),
         (("run", "--config", "/nowhere.yaml"), "Error: /nowhere.yaml: no such file or directory\n"),
@@ -97,7 +96,7 @@ def test_version(run: Run) -> None:
     assert run("--version").output == f"gwctl {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["run", "validate", "translate", "explain", "diff", "version"])
+@pytest.mark.parametrize("command", ["run", "validate", "translate", "explain", "diff", "status", "version"])
 def test_help(run: Run, command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0

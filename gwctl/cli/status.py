@@ -1,0 +1,390 @@
+"""``gwctl status``: Gateways, listeners and routes, and why anything of them is not served.
+
+In: objects with their status, from a cluster as they are stored there, or from manifests as gwctl would tell them. Out:
+tables and problems. The surprising fact: manifests say nothing about a HAProxy, so what is programmed stays open there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from gwctl.api.gateway import Gateway, GatewayClass
+from gwctl.api.parse import Invalid
+from gwctl.api.ref import Ref
+from gwctl.api.wire import GATEWAY_GROUP
+from gwctl.cli.cluster import read_cluster
+from gwctl.cli.failure import Failure
+from gwctl.cli.manifests import Result, one_line, read_pipeline
+from gwctl.cli.option import config_options, output_option, read_config
+from gwctl.providers.kubernetes import KINDS
+from gwctl.runtime.config import Config
+from gwctl.status.build import build_statuses
+from gwctl.status.condition import NOTE
+from gwctl.status.merge import merge_status, ref_key
+from gwctl.status.outcome import Outcome
+
+Json = Mapping[str, Any]
+
+# True is what is wrong with these.
+_WARNINGS = frozenset({"Conflicted", "InsecureFrontendValidationMode", "OverlappingTLSConfig", "PartiallyInvalid"})
+_WORDS = {"True": "yes", "False": "no", "Unknown": "unknown"}
+_SHORT_NAMES = {"gc": "GatewayClass", "gtw": "Gateway"}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An object with its status, as far as it is printed."""
+
+    kind: str
+    namespace: str
+    name: str
+    generation: int
+    spec: Json
+    status: Json
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.path}"
+
+    @property
+    def path(self) -> str:
+        """``namespace/name``."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+class Trouble(NamedTuple):
+    """Something that is not as it should be. ``condition`` is empty where no condition says it."""
+
+    object: str
+    part: str
+    condition: str
+    reason: str
+    message: str
+
+    def __str__(self) -> str:
+        part = f" {self.part}" if self.part else ""
+        kind = f"{self.condition}/{self.reason}" if self.condition else self.reason
+        return one_line(": ".join(text for text in (f"{self.object}{part}", kind, self.message) if text))
+
+
+class Parent(NamedTuple):
+    """A parentRef of a route. ``conditions`` is None while gwctl has told nothing about it."""
+
+    ref: Json
+    name: str
+    conditions: Sequence[Json] | None
+    exists: bool = True
+
+
+@click.command(short_help="Print Gateways and routes, and why anything is not served.")
+@click.argument("objects", nargs=-1, metavar="[KIND[/NAME]]...")
+@click.option("-n", "--namespace", help="only objects of this namespace")
+@click.option("--check", is_flag=True, help="exit with status 1 when anything is wrong")
+@output_option("text", "text", "json")
+@config_options("source", "gateway_controller_name", "namespaces")
+def status(
+    objects: tuple[str, ...],
+    namespace: str | None,
+    check: bool,
+    output: str,
+    config_file: Path | None,
+    **flags: Any,
+) -> None:
+    """Print Gateways, their listeners and routes, and why anything of them is not served.
+
+    \b
+    gwctl status                                     # the cluster of the current kubeconfig
+    gwctl status -n shop httproute/cart gateway
+    gwctl status --source file:manifests             # what gwctl would tell; nothing of HAProxy
+
+    The exit status is 0 whatever is found; with --check it is 1 when anything is wrong.
+    """
+    config = read_config(config_file, flags)
+    wanted = [_read_selector(text) for text in objects]
+    items, invalid = _read_items(config)
+    overview = Overview(items, invalid, config, wanted, namespace)
+    overview.check_selectors(objects)
+    if output == "json":
+        click.echo(json.dumps(overview.plain(), indent=2, ensure_ascii=False))
+    else:
+        for line in overview.lines():
+            click.echo(line)
+    if check and overview.troubles:
+        raise click.exceptions.Exit(1)
+
+
+def _read_selector(text: str) -> tuple[str, str]:
+    """Read ``kind``, in any spelling that kubectl knows, or ``kind/name``."""
+    word, _, name = text.partition("/")
+    kind = _SHORT_NAMES.get(word.lower())
+    for known in KINDS:
+        if word.lower() in (known.name.lower(), known.plural):
+            kind = known.name
+    if kind is None or (kind not in ("GatewayClass", "Gateway") and not kind.endswith("Route")):
+        raise click.UsageError(
+            f"{text!r} is not of the form KIND or KIND/NAME, with a kind such as gateway or httproute"
+        )
+    return kind, name
+
+
+def _read_items(config: Config) -> tuple[list[Item], tuple[Invalid, ...]]:
+    if config.source == "kubernetes":
+        return [_read_item(manifest) for manifest in read_cluster(config)], ()
+    result = read_pipeline(Path(config.source.removeprefix("file:")), config.gateway_controller_name)
+    return list(_items_of_manifests(result, config.gateway_controller_name)), result.invalid
+
+
+def _read_item(manifest: Json) -> Item:
+    metadata = manifest["metadata"]
+    return Item(
+        manifest["kind"],
+        metadata.get("namespace", ""),
+        metadata["name"],
+        metadata.get("generation", 0),
+        manifest.get("spec") or {},
+        manifest.get("status") or {},
+    )
+
+
+def _items_of_manifests(result: Result, controller_name: str) -> Iterator[Item]:
+    statuses = build_statuses(Outcome(result.pipeline.graph)).by_ref
+    for resource in result.pipeline.snapshot.resources():
+        if not isinstance(resource, GatewayClass | Gateway) and not resource.ref.kind.endswith("Route"):
+            continue
+        spec = resource.model_dump(mode="json", by_alias=True, exclude_none=True, include={"spec"})["spec"]
+        desired, told = statuses.get(resource.ref), None
+        if desired is not None:
+            namespace = resource.ref.namespace
+            told = merge_status(desired, None, namespace=namespace, controller_name=controller_name, now="")
+        yield Item(*resource.ref, resource.metadata.generation, spec, _without_haproxy(told or {}))
+
+
+def _without_haproxy(value: Any) -> Any:
+    """A status without what only a cluster and a running HAProxy could say."""
+    if isinstance(value, Mapping):
+        return {key: _without_haproxy(item) for key, item in value.items() if key != "lastTransitionTime"}
+    if isinstance(value, list):
+        return [_without_haproxy(item) for item in value if not _is_programmed(item)]
+    return value
+
+
+def _is_programmed(value: Any) -> bool:
+    return isinstance(value, Mapping) and value.get("type") == "Programmed"
+
+
+class Overview:
+    """What is printed: the objects of our controller that are asked for."""
+
+    def __init__(
+        self,
+        items: Iterable[Item],
+        invalid: Iterable[Invalid],
+        config: Config,
+        wanted: Sequence[tuple[str, str]],
+        namespace: str | None,
+    ) -> None:
+        self._controller_name = controller_name = config.gateway_controller_name
+        self._namespaces = config.namespaces
+        self._wanted = wanted
+        self._namespace = namespace
+        ordered = sorted(items, key=lambda item: (item.kind, item.namespace, item.name))
+        classes = [
+            item
+            for item in ordered
+            if item.kind == "GatewayClass" and item.spec.get("controllerName") == controller_name
+        ]
+        names = {item.name for item in classes}
+        gateways = [item for item in ordered if item.kind == "Gateway"]
+        ours = [item for item in gateways if item.spec.get("gatewayClassName") in names]
+        self._own = {(item.namespace, item.name) for item in ours}
+        self._existing = {(item.namespace, item.name) for item in gateways}
+        routes = [(item, self._parents(item)) for item in ordered if item.kind.endswith("Route")]
+        self.classes = [item for item in classes if self._is_asked_for(item)]
+        self.gateways = [item for item in ours if self._is_asked_for(item)]
+        self.routes = [(item, parents) for item, parents in routes if parents and self._is_asked_for(item)]
+        self.troubles = sorted({*self._unreadable(invalid), *self._troubles()})
+
+    def check_selectors(self, texts: Sequence[str]) -> None:
+        """Raise `Failure` for an object that is named and not there."""
+        found = {(item.kind, item.name) for item in self._shown()}
+        for text, (kind, name) in zip(texts, self._wanted, strict=True):
+            if name and (kind, name) not in found:
+                where = f" in namespace {self._namespace}" if self._namespace else ""
+                raise Failure(f"{text}: there is no {kind} {name} of {self._controller_name}{where}")
+
+    def lines(self) -> Iterator[str]:
+        """Give the text."""
+        if self.classes:
+            yield from _table(
+                ("CLASS", "ACCEPTED"), ((item.name, _word(item.status, "Accepted")) for item in self.classes)
+            )
+            yield ""
+        if self.gateways:
+            header = ("GATEWAY", "LISTENER", "PORT", "PROTOCOL", "HOSTNAME", "ROUTES", "PROGRAMMED", "ADDRESSES")
+            yield from _table(header, self._listener_rows())
+            yield ""
+        if self.routes:
+            yield from _table(("ROUTE", "HOSTNAMES", "PARENT", "ACCEPTED", "RESOLVED"), self._route_rows())
+            yield ""
+        if not self._shown():
+            yield f"there is nothing of {self._controller_name}"
+        elif not self.troubles:
+            yield "no problems"
+        if self.troubles:
+            yield "PROBLEMS"
+            yield from map(str, self.troubles)
+
+    def plain(self) -> dict[str, Any]:
+        """Give all as JSON."""
+        return {
+            "gatewayClasses": [{"name": item.name, "conditions": _conditions(item.status)} for item in self.classes],
+            "gateways": [
+                {
+                    "namespace": item.namespace,
+                    "name": item.name,
+                    "class": item.spec.get("gatewayClassName"),
+                    "addresses": item.status.get("addresses", []),
+                    "conditions": _conditions(item.status),
+                    "listeners": [
+                        {
+                            "name": listener["name"],
+                            "port": listener["port"],
+                            "protocol": listener["protocol"],
+                            **({"hostname": listener["hostname"]} if listener.get("hostname") else {}),
+                            "attachedRoutes": told.get("attachedRoutes", 0),
+                            "conditions": _conditions(told),
+                        }
+                        for listener, told in _listeners(item)
+                    ],
+                }
+                for item in self.gateways
+            ],
+            "routes": [
+                {
+                    "kind": item.kind,
+                    "namespace": item.namespace,
+                    "name": item.name,
+                    "hostnames": item.spec.get("hostnames", []),
+                    "parents": [
+                        {"parentRef": parent.ref, "conditions": list(parent.conditions or ())} for parent in parents
+                    ],
+                }
+                for item, parents in self.routes
+            ],
+            "problems": [trouble._asdict() for trouble in self.troubles],
+        }
+
+    def _shown(self) -> list[Item]:
+        return [*self.classes, *self.gateways, *(item for item, _ in self.routes)]
+
+    def _is_asked_for(self, item: Item | Ref) -> bool:
+        if self._namespace is not None and item.namespace != self._namespace:
+            return False
+        return not self._wanted or any(item.kind == kind and name in ("", item.name) for kind, name in self._wanted)
+
+    def _parents(self, route: Item) -> list[Parent]:
+        """The parentRefs of a route that are ours, or to a Gateway that does not exist."""
+        entries = {
+            ref_key(entry.get("parentRef"), route.namespace): entry.get("conditions") or []
+            for entry in route.status.get("parents") or []
+            if entry.get("controllerName") == self._controller_name
+        }
+        found: list[Parent] = []
+        for ref in route.spec.get("parentRefs") or []:
+            if (ref.get("group", GATEWAY_GROUP), ref.get("kind", "Gateway")) != (GATEWAY_GROUP, "Gateway"):
+                continue
+            target = (ref.get("namespace") or route.namespace, ref["name"])
+            path = "/".join((*target, *([ref["sectionName"]] if ref.get("sectionName") else [])))
+            name = f"{path}:{ref['port']}" if ref.get("port") else path
+            if target in self._own:
+                found.append(Parent(ref, name, entries.get(ref_key(ref, route.namespace))))
+            elif target not in self._existing and (not self._namespaces or target[0] in self._namespaces):
+                found.append(Parent(ref, name, None, exists=False))
+        return found
+
+    def _listener_rows(self) -> Iterator[tuple[str, ...]]:
+        for item in self.gateways:
+            addresses = ", ".join(str(entry.get("value")) for entry in item.status.get("addresses") or []) or "-"
+            for listener, told in _listeners(item):
+                yield (
+                    item.path,
+                    listener["name"],
+                    str(listener["port"]),
+                    listener["protocol"],
+                    listener.get("hostname") or "*",
+                    str(told.get("attachedRoutes", "-")),
+                    _word(told, "Programmed"),
+                    addresses,
+                )
+
+    def _route_rows(self) -> Iterator[tuple[str, ...]]:
+        for item, parents in self.routes:
+            hostnames = ", ".join(item.spec.get("hostnames") or []) or "-"
+            for parent in parents:
+                told = {"conditions": parent.conditions or []}
+                yield (str(item), hostnames, parent.name, _word(told, "Accepted"), _word(told, "ResolvedRefs"))
+
+    def _unreadable(self, invalid: Iterable[Invalid]) -> Iterator[Trouble]:
+        for item in invalid:
+            if self._is_asked_for(item.subject):
+                yield Trouble(str(item.subject), item.field, "", item.reason, item.message)
+
+    def _troubles(self) -> Iterator[Trouble]:
+        for item in self.classes:
+            yield from self._wrong(item, "", _conditions(item.status))
+        for item in self.gateways:
+            yield from self._wrong(item, "", _conditions(item.status))
+            for listener, told in _listeners(item):
+                yield from self._wrong(item, f"listener {listener['name']}", _conditions(told))
+        for item, parents in self.routes:
+            for parent in parents:
+                part = f"parent {parent.name}"
+                if not parent.exists:
+                    yield Trouble(str(item), part, "", "Missing", "there is no such Gateway")
+                else:
+                    yield from self._wrong(item, part, parent.conditions or ())
+
+    def _wrong(self, item: Item, part: str, conditions: Sequence[Json]) -> Iterator[Trouble]:
+        """What conditions say that is not as it should be, and whether they say it about the object as it is now."""
+        if not conditions:
+            yield Trouble(str(item), part, "", "Untold", f"{self._controller_name} has not told anything yet")
+        for condition in conditions:
+            kind, state = condition.get("type", ""), condition.get("status")
+            message = condition.get("message", "")
+            seen = condition.get("observedGeneration", 0)
+            if state != ("False" if kind in _WARNINGS else "True") or NOTE in message:
+                yield Trouble(str(item), part, kind, condition.get("reason", ""), message)
+            if seen < item.generation:
+                message = f"is about generation {seen}, the object has {item.generation}"
+                yield Trouble(str(item), part, kind, "Stale", message)
+
+
+def _listeners(gateway: Item) -> Iterator[tuple[Json, Json]]:
+    """The listeners of a Gateway, each with its status."""
+    told = {entry.get("name"): entry for entry in gateway.status.get("listeners") or []}
+    for listener in gateway.spec.get("listeners") or []:
+        yield listener, told.get(listener["name"], {})
+
+
+def _conditions(holder: Json) -> list[Json]:
+    return list(holder.get("conditions") or [])
+
+
+def _word(holder: Json, kind: str) -> str:
+    for condition in _conditions(holder):
+        if condition.get("type") == kind:
+            return _WORDS.get(str(condition.get("status")), "-")
+    return "-"
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Rows in columns as wide as they must be."""
+    lines = [header, *(tuple(map(one_line, row)) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        yield "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
