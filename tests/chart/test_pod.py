@@ -119,6 +119,17 @@ def test_probes(helm: Helm) -> None:
 
 
 @pytest.mark.parametrize(
+    ("delay", "probe", "threshold"),
+    [(15, {}, 9), (60, {}, 32), (0, {}, 3), (60, {"periodSeconds": 30}, 4), (60, {"failureThreshold": 1}, 1)],
+)
+def test_a_pod_that_ends_stays_ready_for_the_delay(
+    helm: Helm, delay: int, probe: dict[str, Any], threshold: int
+) -> None:
+    values = {"shutdownDelaySeconds": delay, "gwctl": {"readinessProbe": probe}}
+    assert helm.render(values).container("gwctl")["readinessProbe"]["failureThreshold"] == threshold
+
+
+@pytest.mark.parametrize(
     ("values", "strategy"),
     [
         ({}, {"maxUnavailable": 0, "maxSurge": "25%"}),

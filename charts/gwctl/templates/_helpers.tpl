@@ -86,7 +86,7 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{/* gwctl's configuration file. Numbers go through int, because Helm holds them as floats and would write 1e+06. */}}
+{{/* gwctl's configuration file. */}}
 {{- define "gwctl.config" -}}
 {{- $config := dict
       "source" "kubernetes"

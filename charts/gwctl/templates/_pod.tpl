@@ -10,6 +10,16 @@ learn that the pod goes. Then HAProxy stops softly: new connections go elsewhere
 {{- merge .handler .timing | toYaml }}
 {{- end }}
 
+{{/*
+gwctl stops being ready as soon as it is told to end, for load balancers that ask it. Kubernetes knows anyway that the pod
+ends, and would rather use an ending pod that is ready than none: so it learns of this only when the delay is over.
+*/}}
+{{- define "gwctl.readinessTiming" -}}
+{{- $period := int (default 10 .Values.gwctl.readinessProbe.periodSeconds) }}
+{{- $threshold := add 2 (div (int .Values.shutdownDelaySeconds) $period) }}
+{{- merge .Values.gwctl.readinessProbe (dict "failureThreshold" (max 3 $threshold)) | toYaml }}
+{{- end }}
+
 {{- define "gwctl.preStop" -}}
 {{- if gt (int .) 0 }}
 lifecycle:
@@ -166,7 +176,7 @@ spec:
       livenessProbe:
         {{- include "gwctl.probe" (dict "handler" (dict "httpGet" (dict "path" "/livez" "port" "metrics")) "timing" $values.gwctl.livenessProbe) | nindent 8 }}
       readinessProbe:
-        {{- include "gwctl.probe" (dict "handler" (dict "httpGet" (dict "path" "/readyz" "port" "metrics")) "timing" $values.gwctl.readinessProbe) | nindent 8 }}
+        {{- include "gwctl.probe" (dict "handler" (dict "httpGet" (dict "path" "/readyz" "port" "metrics")) "timing" (include "gwctl.readinessTiming" . | fromYaml)) | nindent 8 }}
       {{- with $values.securityContext }}
       securityContext:
         {{- toYaml . | nindent 8 }}
