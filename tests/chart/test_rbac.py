@@ -37,7 +37,7 @@ OBJECTS = (
     | expand(GATEWAY_GROUP, tuple(f"{name}/status" for name in WITH_STATUS), ("patch",))
     | expand("", ("services",), READ)
     | expand("discovery.k8s.io", ("endpointslices",), READ)
-    | expand("events.k8s.io", ("events",), ("create", "get", "patch"))
+    | expand("events.k8s.io", ("events",), ("create",))
 )
 WRITE = ("create", "patch", "delete")
 WRITE_SERVICES = expand("", ("services",), WRITE)
