@@ -64,12 +64,16 @@ class ObjectMeta(PartialWire):
 
 
 class Object(PartialWire):
-    """A resource. ``ref`` names it; ``age`` orders it: older first, then namespace, then name."""
+    """A resource. ``ref`` names it; ``age`` orders it: older first, then namespace, then name.
+
+    ``echoes``: whether a message about a wrong value may repeat the value.
+    """
 
     unused: ClassVar[frozenset[str]] = frozenset({"apiVersion", "kind", "status"})
     kind: ClassVar[str] = ""
     namespaced: ClassVar[bool] = True
     label_name: ClassVar[bool] = False
+    echoes: ClassVar[bool] = True
 
     metadata: ObjectMeta
 

@@ -21,10 +21,11 @@ from gwctl.api.httproute import HTTPRoute
 from gwctl.api.namespace import Namespace
 from gwctl.api.ref import Ref
 from gwctl.api.referencegrant import ReferenceGrant
+from gwctl.api.secret import Secret
 from gwctl.api.service import Service
 from gwctl.api.tcproute import TCPRoute
 
-Resource = GatewayClass | Gateway | HTTPRoute | TCPRoute | ReferenceGrant | Service | EndpointSlice | Namespace
+Resource = GatewayClass | Gateway | HTTPRoute | TCPRoute | ReferenceGrant | Service | EndpointSlice | Namespace | Secret
 
 INVALID = "Invalid"
 UNKNOWN_FIELD = "UnknownField"
@@ -43,7 +44,7 @@ _GATEWAY_KINDS: dict[str, tuple[type[Resource] | None, frozenset[str]]] = {
     "ListenerSet": (None, frozenset({"v1"})),
     "BackendTLSPolicy": (None, frozenset({"v1", "v1alpha2", "v1alpha3"})),
 }
-_CORE_KINDS: dict[str, type[Resource]] = {"Service": Service, "Namespace": Namespace}
+_CORE_KINDS: dict[str, type[Resource]] = {"Service": Service, "Namespace": Namespace, "Secret": Secret}
 
 # What the long patterns of the CRDs mean.
 _PATTERN_MESSAGES = {
@@ -145,7 +146,7 @@ def _parse(model: type[Resource], manifest: Mapping[Any, Any], subject: Ref) -> 
             value = _without(value, detail["loc"])
         if len(extra) < len(errors):
             wrong = [
-                Invalid(subject, field_path(detail["loc"]), _describe(detail))
+                Invalid(subject, field_path(detail["loc"]), _describe(detail, model.echoes))
                 for detail in errors
                 if detail not in extra
             ]
@@ -192,7 +193,7 @@ def _read_subject(manifest: Mapping[Any, Any]) -> Ref:
     )
 
 
-def _describe(detail: ErrorDetails) -> str:
+def _describe(detail: ErrorDetails, echoes: bool) -> str:
     context = detail.get("ctx", {})
     match detail["type"]:
         case "missing":
@@ -210,7 +211,7 @@ def _describe(detail: ErrorDetails) -> str:
             message = "must be true or false"
         case "tuple_type":
             message = "must be a list"
-        case "model_type" | "mapping_type" | "model_attributes_type":
+        case "model_type" | "mapping_type" | "dict_type" | "model_attributes_type":
             message = "must be an object"
         case "string_too_long":
             return f"must have at most {context['max_length']} characters"
@@ -227,7 +228,9 @@ def _describe(detail: ErrorDetails) -> str:
         case _:
             return detail["msg"]
     value = detail["input"]
-    return f"{message}, not {value!r}" if isinstance(value, str | int | float) and len(repr(value)) < 80 else message
+    if echoes and isinstance(value, str | int | float) and len(repr(value)) < 80:
+        return f"{message}, not {value!r}"
+    return message
 
 
 def _prune_nulls(value: Any, depth: int) -> tuple[Any, bool]:

@@ -2,8 +2,8 @@
 
 The surprising fact: upon a previous graph only what the change can reach is built again, and the result is
 the same. Routes are reached by their own change and by that of a Service they refer to, which need not exist;
-EndpointSlices reach one Service's endpoints; a Gateway, a GatewayClass or a ReferenceGrant reaches
-everything.
+EndpointSlices reach one Service's endpoints; Secrets reach the certificates of listeners; a Gateway, a GatewayClass
+or a ReferenceGrant reaches everything.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from gwctl.api.tcproute import TCPRoute
 from gwctl.graph import problem
 from gwctl.graph.attach import attach_route
 from gwctl.graph.backendref import resolve_backend
+from gwctl.graph.certificateref import resolve_certificates, secrets_of
 from gwctl.graph.endpoints import resolve_endpoints
 from gwctl.graph.gatewayclass import check_class, own_classes
 from gwctl.graph.gatewayservice import owner_of, slots_of
@@ -30,6 +31,7 @@ from gwctl.graph.listener import build_gateways
 from gwctl.graph.node import (
     Attachment,
     BackendNode,
+    Certificate,
     Endpoint,
     GatewayNode,
     Graph,
@@ -73,8 +75,9 @@ def build_graph(
         if same_settings and not _reaches_all(differing, previous.gateways, (index.snapshot, snapshot)):
             return _rebuild(snapshot, previous, index, differing)
     classes = own_classes(snapshot, controller_name)
-    gateways = build_gateways(snapshot, classes, service_namespace)
-    draft = _Draft(snapshot, Index(snapshot, controller_name, service_namespace), gateways)
+    built = build_gateways(snapshot, classes, service_namespace)
+    gateways, certificates = resolve_certificates(built.values(), snapshot)
+    draft = _Draft(snapshot, Index(snapshot, controller_name, service_namespace), gateways, certificates)
     routes: list[HTTPRoute | TCPRoute] = [*snapshot.http_routes.values(), *snapshot.tcp_routes.values()]
     for route in routes:
         draft.set_route(route.ref, _build_route(route, snapshot, gateways))
@@ -113,16 +116,29 @@ def _rebuild(snapshot: Snapshot, previous: Graph, index: Index, changed: set[Ref
             for entry in (index.snapshot.get(ref), snapshot.get(ref)):
                 if isinstance(entry, EndpointSlice) and entry.service is not None:
                     dirty.add(entry.service)
-    draft = _Draft(snapshot, replace(index, snapshot=snapshot), previous.gateways, previous)
+    gateways, certificates = _resolve_changed(snapshot, previous, changed)
+    draft = _Draft(snapshot, replace(index, snapshot=snapshot), gateways, certificates, previous)
     for ref in sorted(routes):
         route = snapshot.get(ref)
         if isinstance(route, HTTPRoute | TCPRoute):
-            draft.set_route(ref, _build_route(route, snapshot, previous.gateways))
+            draft.set_route(ref, _build_route(route, snapshot, gateways))
         else:
             draft.set_route(ref, None)
     draft.settle()
     draft.refresh(dirty)
     return draft.finish(previous.classes, previous)
+
+
+def _resolve_changed(
+    snapshot: Snapshot, previous: Graph, changed: set[Ref]
+) -> tuple[Mapping[Ref, GatewayNode], Mapping[ListenerKey, tuple[Certificate, ...]]]:
+    """Resolve the certificates of the Gateways that refer to a Secret which has changed."""
+    secrets = {ref for ref in changed if ref.kind == "Secret"}
+    if not secrets:
+        return previous.gateways, previous.certificates
+    reached = [node for node in previous.gateways.values() if not secrets.isdisjoint(secrets_of(node, snapshot))]
+    gateways, certificates = resolve_certificates(reached, snapshot)
+    return {**previous.gateways, **gateways}, {**previous.certificates, **certificates}
 
 
 class _Draft:
@@ -133,11 +149,13 @@ class _Draft:
         snapshot: Snapshot,
         index: Index,
         gateways: Mapping[Ref, GatewayNode],
+        certificates: Mapping[ListenerKey, tuple[Certificate, ...]],
         previous: Graph | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.index = index
         self.gateways = gateways
+        self.certificates = certificates
         self.routes: dict[Ref, RouteNode] = _thaw(previous.routes) if previous else {}
         self.endpoints: dict[ServicePort, tuple[Endpoint, ...]] = _thaw(previous.endpoints) if previous else {}
         self.users: dict[ServicePort, int] = index.users.copy()
@@ -202,6 +220,7 @@ class _Draft:
             MappingProxyType(self.routes),
             MappingProxyType(self.endpoints),
             previous.class_problems if previous else _check_classes(classes),
+            self.certificates,
             _differing(self.changed_routes, previous.routes, self.routes) if previous else None,
             _differing(self.changed_endpoints, previous.endpoints, self.endpoints) if previous else None,
             index,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from gwctl.api.gateway import Gateway, GatewayClass, Listener
 from gwctl.api.ref import Ref
@@ -113,12 +114,19 @@ def _build_gateway(
                 kinds,
                 accepted,
                 slot=None if slots is None else _slot(listener, slots),
+                tls=_tls_mode(listener),
             )
         )
     accepted = any(node.accepted for node in listeners)
     if not accepted and not wrong:
         found.append(problem.listeners_not_valid(ref))
     return GatewayNode(ref, gateway, accepted, tuple(listeners), tuple(sorted(found, key=lambda item: item.order)))
+
+
+def _tls_mode(listener: Listener) -> Literal["Terminate", "Passthrough"] | None:
+    if listener.tls is not None:
+        return listener.tls.mode
+    return "Terminate" if listener.protocol == "HTTPS" else None
 
 
 def _slot(listener: Listener, slots: Mapping[int, int]) -> int:

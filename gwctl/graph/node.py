@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from gwctl.api.gateway import Gateway, GatewayClass
 from gwctl.api.httproute import HTTPRoute, HTTPRouteFilter, HTTPRouteMatch
 from gwctl.api.ref import Ref
+from gwctl.api.sensitive import Sensitive
 from gwctl.api.tcproute import TCPRoute
 from gwctl.snapshot import Snapshot
 
@@ -69,7 +70,7 @@ class ListenerNode:
 
     ``hostname`` is empty when any host is meant; ``addresses`` is empty for all addresses. ``slot`` is the port of
     the pods to which the Gateway's Service leads, 0 while it has none; None where there are no such Services and
-    listeners bind their own ports.
+    listeners bind their own ports. ``tls`` is None where there is no TLS.
     """
 
     key: ListenerKey
@@ -81,6 +82,25 @@ class ListenerNode:
     accepted: bool
     attached_routes: int = 0
     slot: int | None = None
+    tls: Literal["Terminate", "Passthrough"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate that can be served, with its key, as a Secret holds them.
+
+    ``identity`` is a hash of the certificate and its chain, so an unchanged one keeps it whatever else of the Secret
+    changes. ``hostnames`` are the names that it is for, wildcards included. The times are seconds since 1970. ``pem``
+    is what HAProxy reads: certificate, chain, key.
+    """
+
+    secret: Ref
+    identity: str
+    algorithm: Literal["rsa", "ecdsa"]
+    hostnames: tuple[str, ...]
+    not_before: int
+    not_after: int
+    pem: Sensitive = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +209,8 @@ class Graph:
 
     ``listeners`` holds the accepted and the refused. ``routes`` holds the routes that name one of our
     Gateways or one that does not exist; those of other controllers are left out. ``endpoints`` has every
-    ServicePort that an attached route refers to: sorted tuples, empty when there is none ready. The order of
+    ServicePort that an attached route refers to: sorted tuples, empty when there is none ready. ``certificates`` has
+    every listener that terminates TLS, with those that can be served, in the order of its references. The order of
     a mapping means nothing.
 
     ``changed_routes`` and ``changed_endpoints`` are what differs from the graph that this one was built upon,
@@ -202,6 +223,7 @@ class Graph:
     routes: Mapping[Ref, RouteNode]
     endpoints: Mapping[ServicePort, tuple[Endpoint, ...]]
     class_problems: tuple[Problem, ...] = ()
+    certificates: Mapping[ListenerKey, tuple[Certificate, ...]] = field(default_factory=dict)
     changed_routes: frozenset[Ref] | None = field(default=None, compare=False)
     changed_endpoints: frozenset[ServicePort] | None = field(default=None, compare=False)
     index: Index | None = field(default=None, compare=False, repr=False)

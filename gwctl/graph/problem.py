@@ -13,7 +13,9 @@ from gwctl.graph.node import ListenerKey, Problem
 ACCEPTED = "Accepted"
 CONFLICTED = "Conflicted"
 PARTIALLY_INVALID = "PartiallyInvalid"
+PROGRAMMED = "Programmed"
 RESOLVED_REFS = "ResolvedRefs"
+VALID = "Valid"
 
 
 # GatewayClass and Gateway
@@ -42,7 +44,7 @@ def unsupported_gateway_field(gateway: Ref, field: str, message: str) -> Problem
 def listener_not_programmed(key: ListenerKey, message: str) -> Problem:
     """The data plane did not take the listener."""
     gateway = Ref("Gateway", key.namespace, key.gateway)
-    return Problem(gateway, "spec.listeners", "Programmed", "Invalid", message, listener=key.listener)
+    return Problem(gateway, "spec.listeners", PROGRAMMED, "Invalid", message, listener=key.listener)
 
 
 def unsupported_protocol(gateway: Ref, field: str, listener: str, message: str) -> Problem:
@@ -68,6 +70,26 @@ def hostname_conflict(gateway: Ref, field: str, listener: str, message: str) -> 
 
 def invalid_route_kinds(gateway: Ref, field: str, listener: str, message: str) -> Problem:
     return Problem(gateway, field, RESOLVED_REFS, "InvalidRouteKinds", message, listener=listener)
+
+
+def no_certificate(gateway: Ref, field: str, listener: str) -> Problem:
+    """The listener is accepted and cannot be served."""
+    message = "the listener has no certificate that can be used"
+    return Problem(gateway, field, PROGRAMMED, "Invalid", message, listener=listener)
+
+
+def invalid_certificate_ref(gateway: Ref, field: str, listener: str, message: str) -> Problem:
+    return Problem(gateway, field, RESOLVED_REFS, "InvalidCertificateRef", message, listener=listener)
+
+
+def certificate_ref_not_permitted(gateway: Ref, field: str, listener: str, target: Ref) -> Problem:
+    message = _not_permitted(gateway, target)
+    return Problem(gateway, field, RESOLVED_REFS, "RefNotPermitted", message, listener=listener)
+
+
+def certificate_not_valid(secret: Ref, message: str) -> Problem:
+    """A warning: the certificate is served, and clients do not take it."""
+    return Problem(secret, "data[tls.crt]", VALID, "CertificateNotValid", message)
 
 
 # Routes and their parents
@@ -118,9 +140,12 @@ def invalid_kind(route: Ref, field: str, group: str, kind: str) -> Problem:
 
 
 def ref_not_permitted(route: Ref, field: str, target: Ref) -> Problem:
-    source = f"a {route.kind} of {route.namespace}"
-    message = f"no ReferenceGrant in namespace {target.namespace} lets {source} refer to {target}"
-    return Problem(route, field, RESOLVED_REFS, "RefNotPermitted", message)
+    return Problem(route, field, RESOLVED_REFS, "RefNotPermitted", _not_permitted(route, target))
+
+
+def _not_permitted(source: Ref, target: Ref) -> str:
+    who = f"a {source.kind} of {source.namespace}"
+    return f"no ReferenceGrant in namespace {target.namespace} lets {who} refer to {target}"
 
 
 def backend_not_found(route: Ref, field: str, message: str) -> Problem:

@@ -14,13 +14,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic_core import PydanticCustomError
 
 from gwctl.api.gateway import CONTROLLER_PATTERN
+from gwctl.api.sensitive import Sensitive
 from gwctl.api.wire import is_label
 
 ENVIRONMENT_PREFIX = "GWCTL_"
-REDACTED = "[redacted]"
 
 _URL = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s/:@\[\]]+)(:[0-9]{1,5})?(/[^\s?#]*)?|unix:///[^\s]+")
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s/:@\[\]]*):([0-9]{1,5})")
@@ -28,41 +28,6 @@ _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s/:@\[\]]*):([0-9]{1,5})")
 
 class ConfigError(Exception):
     """The configuration is wrong. The message is one sentence that names the option."""
-
-
-class Secret:
-    """A text that is never printed."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        """Give the text."""
-        return self._text
-
-    def __repr__(self) -> str:
-        return REDACTED
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._text == self._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> core_schema.CoreSchema:
-        def read(value: object) -> Secret:
-            if isinstance(value, Secret):
-                return value
-            if not isinstance(value, str):
-                raise PydanticCustomError("secret", "must be a text")
-            return cls(value)
-
-        return core_schema.no_info_plain_validator_function(
-            read, serialization=core_schema.plain_serializer_function_ser_schema(lambda _: REDACTED)
-        )
 
 
 def _check(test: Callable[[str], bool], message: str) -> AfterValidator:
@@ -136,7 +101,7 @@ class Config(BaseModel):
         "http://127.0.0.1:5555", description="the HAProxy Data Plane API: http://HOST:PORT or unix:///PATH"
     )
     dataplane_username: str = Field("admin", description="the user at the Data Plane API")
-    dataplane_password: Secret = Field(Secret(""), description="the user's password; a file is the better place")
+    dataplane_password: Sensitive = Field(Sensitive(""), description="the user's password; a file is the better place")
     dataplane_password_file: str = Field("", description="a file with the user's password")
     http_slots: int = Field(
         128, ge=1, le=20_000, description="how many Services with HTTP fit before HAProxy is reloaded"
@@ -214,7 +179,7 @@ class Option(NamedTuple):
 def _build_options() -> Iterable[Option]:
     for name, info in Config.model_fields.items():
         key = name.replace("_", "-")
-        default = "" if isinstance(info.default, Secret | tuple | Mapping) else f"{info.default}"
+        default = "" if isinstance(info.default, Sensitive | tuple | Mapping) else f"{info.default}"
         yield Option(
             name,
             key,

@@ -19,6 +19,7 @@ from gwctl.api.namespace import Namespace
 from gwctl.api.parse import Resource
 from gwctl.api.ref import Ref
 from gwctl.api.referencegrant import ReferenceGrant
+from gwctl.api.secret import Secret
 from gwctl.api.service import Service
 from gwctl.api.tcproute import TCPRoute
 
@@ -38,6 +39,7 @@ _FIELDS = {
     "Service": "services",
     "EndpointSlice": "endpoint_slices",
     "Namespace": "namespaces",
+    "Secret": "secrets",
 }
 
 
@@ -56,6 +58,7 @@ class Snapshot:
     services: MappingProxyType[Ref, Service] = field(default_factory=_empty)
     endpoint_slices: MappingProxyType[Ref, EndpointSlice] = field(default_factory=_empty)
     namespaces: MappingProxyType[Ref, Namespace] = field(default_factory=_empty)
+    secrets: MappingProxyType[Ref, Secret] = field(default_factory=_empty)
     _slices: MappingProxyType[Ref, tuple[EndpointSlice, ...]] = field(default_factory=_empty, compare=False, repr=False)
     _grants: MappingProxyType[str, tuple[ReferenceGrant, ...]] = field(
         default_factory=_empty, compare=False, repr=False

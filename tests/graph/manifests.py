@@ -15,6 +15,7 @@ from gwctl.snapshot import Snapshot
 CONTROLLER = "example.com/gwctl"
 
 VERSIONS = {
+    "Secret": "v1",
     "Service": "v1",
     "Namespace": "v1",
     "EndpointSlice": "discovery.k8s.io/v1",

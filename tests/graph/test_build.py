@@ -14,6 +14,7 @@ from gwctl.api.ref import Ref
 from gwctl.graph.build import build_graph
 from gwctl.graph.node import Graph
 from gwctl.snapshot import Snapshot
+from tests.certificates import make_pair, tls_secret
 from tests.graph.manifests import CONTROLLER, GATEWAY, read, read_all
 
 NAMES = st.sampled_from(["a", "b"])
@@ -53,6 +54,11 @@ LISTENERS = st.lists(
     st.one_of(
         maybe({"protocol": st.just("HTTP"), "port": PORTS, "allowedRoutes": ALLOWED}, hostname=HOSTS),
         some(protocol=st.sampled_from(["TCP", "UDP"]), port=PORTS, allowedRoutes=ALLOWED),
+        some(
+            protocol=st.just("HTTPS"),
+            port=PORTS,
+            tls=some(certificateRefs=st.lists(maybe({"name": NAMES}, namespace=NAMESPACES), min_size=1, max_size=2)),
+        ),
     ),
     min_size=1,
     max_size=4,
@@ -100,11 +106,22 @@ SPACES = some(
     kind=st.just("Namespace"),
     metadata=some(name=st.sampled_from(["default", "n"]), labels=st.sampled_from([{}, {"t": "x"}])),
 )
+PAIRS = [make_pair("a.com"), make_pair("a.com", serial=2), make_pair("b.com")]
+SECRETS = st.builds(
+    lambda pair, key, name, namespace: tls_secret(name, pair.certificate, key.key, namespace),
+    st.sampled_from(PAIRS),
+    st.sampled_from(PAIRS),
+    NAMES,
+    NAMESPACES,
+)
 GRANT = {
-    "from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "default"}],
-    "to": [{"group": "", "kind": "Service"}],
+    "from": [
+        {"group": "gateway.networking.k8s.io", "kind": kind, "namespace": "default"}
+        for kind in ("HTTPRoute", "Gateway")
+    ],
+    "to": [{"group": "", "kind": "Service"}, {"group": "", "kind": "Secret"}],
 }
-SMALL = st.one_of(HTTP_ROUTES, TCP_ROUTES, TCP_ROUTES, SERVICES, SLICES, SPACES).map(read)
+SMALL = st.one_of(HTTP_ROUTES, TCP_ROUTES, TCP_ROUTES, SERVICES, SLICES, SPACES, SECRETS).map(read)
 LARGE = st.one_of(
     manifest("GatewayClass", some(controllerName=st.sampled_from([CONTROLLER, "example.com/other"]))),
     manifest("Gateway", some(gatewayClassName=NAMES, listeners=LISTENERS)),
@@ -128,6 +145,7 @@ spec:
     protocol: HTTP
     hostname: '*.a.com'
     allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {t: x}}}}
+  - {name: l3, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: a}, {name: b, namespace: n}]}}
 ---
 {kind: Service, metadata: {name: a}, spec: {ports: [{port: 80, name: p}]}}
 ---

@@ -85,7 +85,6 @@ def test_address_of_another_type_is_refused(kind: str) -> None:
 @pytest.mark.parametrize(
     ("listener", "message"),
     [
-        ("{protocol: HTTPS, tls: {certificateRefs: [{name: c}]}}", "HTTPS listeners are not yet supported"),
         ("{protocol: TLS, tls: {mode: Passthrough}}", "TLS listeners are not yet supported"),
         ("{protocol: UDP}", "HAProxy proxies no UDP"),
         ("{protocol: example.com/x}", "example.com/x is not a protocol that is supported"),

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gwctl.runtime.config import OPTIONS, Config, ConfigError, Secret, load_config, split_address
+from gwctl.api.sensitive import Sensitive
+from gwctl.runtime.config import OPTIONS, Config, ConfigError, load_config, split_address
 
 
 def load(
@@ -107,7 +108,7 @@ def test_a_password_is_never_printed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, file="dataplane-password: [hunter2]")
     assert "hunter2" not in str(caught.value)
-    assert Secret("a") == Secret("a") != Secret("b")
+    assert Sensitive("a") == Sensitive("a") != Sensitive("b")
 
 
 def test_a_password_file_is_read_each_time(tmp_path: Path) -> None:

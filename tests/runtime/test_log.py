@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gwctl.runtime.config import Secret
+from gwctl.api.sensitive import Sensitive
 from gwctl.runtime.log import JsonFormatter, TextFormatter, set_up_logging
 
 
@@ -27,14 +27,16 @@ def record(message: str, **fields: object) -> logging.LogRecord:
 
 
 def test_text() -> None:
-    line = TextFormatter().format(record("applying plan", rows=3, plan='+ a "b"\n- c', empty="", secret=Secret("s3")))
+    line = TextFormatter().format(
+        record("applying plan", rows=3, plan='+ a "b"\n- c', empty="", secret=Sensitive("s3"))
+    )
     assert line == (
         '1970-01-01T00:00:00.500Z INFO applying plan rows=3 plan="+ a \\"b\\"\\n- c" empty="" secret=[redacted]'
     )
 
 
 def test_json() -> None:
-    line = JsonFormatter().format(record("applying plan", rows=3, secret=Secret("s3")))
+    line = JsonFormatter().format(record("applying plan", rows=3, secret=Sensitive("s3")))
     assert json.loads(line) == {
         "time": "1970-01-01T00:00:00.500Z",
         "level": "info",
