@@ -17,6 +17,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="any",
         help="the Data Plane API to test with (any: the real one where there is one, else the stand-in)",
     )
+    group.addoption(
+        "--kubeconfig", help="test with the API server of this kubeconfig too (it needs the Gateway API's CRDs)"
+    )
     group.addoption("--update-golden", action="store_true", help="rewrite the expected files of golden tests")
 
 

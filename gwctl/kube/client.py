@@ -79,6 +79,7 @@ class KubeClient:
         configuration = Configuration()
         await self._load(configuration)
         configuration.refresh_api_key_hook = self._renew
+        configuration.connection_pool_maxsize = 0  # every watch keeps a connection: no limit
         try:
             self._api = ApiClient(configuration)
         except OSError as error:

@@ -3,7 +3,7 @@
 In: discovery, one small document for each version of the group. Out: the version to use of a kind, None while its
 CRD is missing. The surprising fact: nobody tells when a CRD appears. A watch on CustomResourceDefinitions would, and
 would need a right on the whole cluster and megabytes of schemas; discovery is open to every client, and it is only
-asked while something is missing or has been answered with 404 (docs/adr/0004-own-reflector.md).
+asked while something is missing or has been answered with 404 (docs/adr/0005-own-reflector.md).
 """
 
 from __future__ import annotations

@@ -353,6 +353,17 @@ async def test_with_namespaces_nothing_else_is_asked_for(client: KubeClient, ser
     }
 
 
+async def test_many_namespaces_are_all_read_at_once(client: KubeClient, server: ApiServer) -> None:
+    namespaces = [f"n{number}" for number in range(20)]
+    for namespace in namespaces:
+        server.put(service("s", namespace=namespace))
+    async with reading(source_of(client, *namespaces)) as reader:
+        assert len(reader.state) == 20
+        await server.until(lambda: len(server.watchers) == 20 * (len(KINDS) - 1) + 1)
+        server.put(service("later", namespace="n19"))
+        assert set((await reader.next()).changes) == {ref("later", namespace="n19")}
+
+
 # The live side
 
 
