@@ -1,1 +1,1 @@
-"""The Kubernetes API: a client for JSON, discovery, list and watch, leader election, Events."""
+"""The Kubernetes API: a client for JSON, discovery, list and watch, leader election."""

@@ -31,9 +31,6 @@ log = logging.getLogger(__name__)
 
 Json = Any
 
-PAGE = 500
-"""How many objects one page of a list holds."""
-
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 _CONNECT_SECONDS = 10.0
@@ -103,7 +100,7 @@ class KubeClient:
         """Give an object."""
         return await self._call("GET", path)
 
-    async def list_page(self, path: str, token: str = "", *, field_selector: str = "", limit: int = PAGE) -> Json:
+    async def list_page(self, path: str, token: str = "", *, field_selector: str = "", limit: int = 500) -> Json:
         """Give one page of a list; ``token`` is ``metadata.continue`` of the page before."""
         query = {"limit": str(limit), "continue": token, "fieldSelector": field_selector}
         return await self._call("GET", path, {key: value for key, value in query.items() if value})

@@ -11,13 +11,17 @@ _STABILITY = {"alpha": 0, "beta": 1, None: 2}
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind. ``group`` is empty for the core group; ``versions``: those that gwctl can read."""
+    """One kind. ``group`` is empty for the core group; ``versions``: those that gwctl can read.
+
+    ``page``: how many objects are listed at once; fewer where they are large, since decoding holds up all else.
+    """
 
     name: str
     plural: str
     group: str = ""
     versions: frozenset[str] = frozenset({"v1"})
     namespaced: bool = True
+    page: int = 500
 
     def path(self, version: str, namespace: str = "", name: str = "") -> str:
         """Give the path of the collection, of a namespace's part of it, or of an object."""

@@ -128,7 +128,7 @@ class Election:
         try:
             lease = await self._client.get(f"{self._collection}/{self._name}")
         except NotFound:
-            spec = {**self._term(), "acquireTime": now(), "leaseTransitions": 0}
+            spec = {**self._term(), "acquireTime": _now(), "leaseTransitions": 0}
             metadata = {"name": self._name}
             body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
             await self._client.create(self._collection, body)
@@ -144,19 +144,19 @@ class Election:
             return False
         taken = {}
         if self.holder != self._identity:
-            taken = {"acquireTime": now(), "leaseTransitions": (spec.get("leaseTransitions") or 0) + 1}
+            taken = {"acquireTime": _now(), "leaseTransitions": (spec.get("leaseTransitions") or 0) + 1}
         await self._write(lease, **self._term(), **taken)
         self.holder = self._identity
         return True
 
     async def _write(self, lease: dict[str, Any], **spec: object) -> None:
         metadata = {"resourceVersion": lease["metadata"]["resourceVersion"]}
-        body = {"metadata": metadata, "spec": {"renewTime": now(), **spec}}
+        body = {"metadata": metadata, "spec": {"renewTime": _now(), **spec}}
         await self._client.patch(f"{self._collection}/{self._name}", body)
 
     def _term(self) -> dict[str, Any]:
         seconds = max(1, math.ceil(self._terms.duration))
-        return {"holderIdentity": self._identity, "leaseDurationSeconds": seconds, "renewTime": now()}
+        return {"holderIdentity": self._identity, "leaseDurationSeconds": seconds, "renewTime": _now()}
 
     def _seconds_left(self) -> float:
         return self._renewed + self._terms.renew_deadline - self._clock()
@@ -172,6 +172,5 @@ def _spec(lease: dict[str, Any]) -> dict[str, Any]:
     return lease.get("spec") or {}
 
 
-def now() -> str:
-    """Give the time as a MicroTime."""
+def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from gwctl.kube.client import KubeClient
 from gwctl.kube.error import Forbidden, Gone, KubeError, Malformed, NotFound, Unreachable
+from gwctl.kube.kind import Kind
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ class Reflector:
     def __init__(
         self,
         client: KubeClient,
-        kind: str,
+        kind: Kind,
         sink: Sink,
         *,
         field_selector: str = "",
@@ -132,7 +133,8 @@ class Reflector:
         trouble: Trouble,
     ) -> None:
         self._client = client
-        self._kind = kind
+        self._kind = kind.name
+        self._page = kind.page
         self._sink = sink
         self._selector = field_selector
         self._pace = pace
@@ -169,7 +171,7 @@ class Reflector:
         seen: set[tuple[str, str]] = set()
         version = token = ""
         while True:
-            page = await self._client.list_page(path, token, field_selector=self._selector)
+            page = await self._client.list_page(path, token, field_selector=self._selector, limit=self._page)
             try:
                 metadata, items = page["metadata"], page.pop("items")
                 version = version or str(metadata["resourceVersion"])

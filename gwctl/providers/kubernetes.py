@@ -39,7 +39,7 @@ KINDS = (
     _gateway("TCPRoute", "tcproutes"),
     _gateway("ReferenceGrant", "referencegrants"),
     Kind("Service", "services"),
-    Kind("EndpointSlice", "endpointslices", "discovery.k8s.io"),
+    Kind("EndpointSlice", "endpointslices", "discovery.k8s.io", page=100),
     Kind("Namespace", "namespaces", namespaced=False),
 )
 """What is read. A kind of the Gateway API has a live side, but for ReferenceGrant, which has no status."""
@@ -155,7 +155,7 @@ class KubernetesSource:
         """Follow a kind in the version that is served as long as it is, and look for it while it is not."""
         reflector = Reflector(
             self._client,
-            kind.name,
+            kind,
             _Sink(kind, self._store, lambda: self._note_read(kind, part)),
             field_selector=f"metadata.name={part}" if part and kind.name == "Namespace" else "",
             pace=self._pace,

@@ -14,10 +14,10 @@ from gwctl.api.wire import GATEWAY_GROUP
 from gwctl.kube.client import KubeClient, WatchEvent
 from gwctl.kube.discovery import Discovery
 from gwctl.kube.error import AlreadyExists, Conflict, Gone, Invalid, NotFound
-from gwctl.kube.event import record_event
 from gwctl.kube.kind import Kind
 from gwctl.kube.lease import Election, Terms
 from gwctl.providers.kubernetes import KINDS, KubernetesSource
+from gwctl.status.event import Event, to_manifest
 from tests.kube.apiserver import EXTRA_KINDS, ApiServer, Json
 from tests.providers.reader import Reader
 
@@ -190,16 +190,12 @@ async def test_leader_election(cluster: Cluster) -> None:
 
 
 async def test_events(cluster: Cluster) -> None:
-    client = cluster.client
-    regarding = {
-        "apiVersion": f"{GATEWAY_GROUP}/v1", "kind": "Gateway", "namespace": cluster.namespace, "name": "g", "uid": "1",
-    }  # fmt: skip
-    for _ in range(3):
-        await record_event(
-            client, regarding, "Warning", "Invalid", "a note", action="Check", controller="gwctl", instance="pod-1"
-        )
-    (event,) = (await client.list_page(cluster.path("Event")))["items"]
-    assert (event["series"]["count"], event["note"]) == (3, "a note")
+    event = Event(Ref("Gateway", cluster.namespace, "g"), "1", "Warning", "Invalid", "a note")
+    manifest = to_manifest(event, "2026-01-01T00:00:00.000000Z", "pod-1")
+    created = await cluster.client.create(cluster.path("Event"), manifest)
+    assert (created["note"], created["regarding"]["name"]) == ("a note", "g")
+    with pytest.raises(AlreadyExists):
+        await cluster.client.create(cluster.path("Event"), manifest)
 
 
 async def test_the_source(cluster: Cluster) -> None:

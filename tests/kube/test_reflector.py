@@ -10,9 +10,11 @@ import pytest
 
 from gwctl.kube.client import KubeClient
 from gwctl.kube.error import Forbidden, KubeError, NotFound, ServerError, TooManyRequests
+from gwctl.kube.kind import Kind
 from gwctl.kube.reflector import Backoff, Observer, Pace, Reflector, Trouble
 from tests.kube.apiserver import ApiServer
 
+SERVICE = Kind("Service", "services")
 SERVICES = "/api/v1/services"
 PACE = Pace(first=0.01, longest=0.04, refused=0.02)
 
@@ -75,7 +77,7 @@ class Seen(Observer):
 @asynccontextmanager
 async def following(client: KubeClient, pace: Pace = PACE) -> AsyncIterator[Seen]:
     seen = Seen()
-    reflector = Reflector(client, "Service", seen, pace=pace, observer=seen, trouble=Trouble("Service"))
+    reflector = Reflector(client, SERVICE, seen, pace=pace, observer=seen, trouble=Trouble("Service"))
     task = asyncio.ensure_future(reflector.run(SERVICES))
     try:
         yield seen
@@ -285,7 +287,7 @@ async def test_a_missing_right_is_named_once_and_may_come(
 
 async def test_what_is_not_served_is_for_the_caller(client: KubeClient) -> None:
     seen = Seen()
-    reflector = Reflector(client, "Service", seen, pace=PACE, observer=seen, trouble=Trouble("Service"))
+    reflector = Reflector(client, SERVICE, seen, pace=PACE, observer=seen, trouble=Trouble("Service"))
     with pytest.raises(NotFound):
         await reflector.run("/apis/example.com/v1/services")
     assert seen.synced_times == 0
@@ -294,7 +296,7 @@ async def test_what_is_not_served_is_for_the_caller(client: KubeClient) -> None:
 async def test_dropping_everything(client: KubeClient, server: ApiServer) -> None:
     server.put(service("a"))
     seen = Seen()
-    reflector = Reflector(client, "Service", seen, pace=PACE, observer=seen, trouble=Trouble("Service"))
+    reflector = Reflector(client, SERVICE, seen, pace=PACE, observer=seen, trouble=Trouble("Service"))
     task = asyncio.ensure_future(reflector.run(SERVICES))
     await seen.until("a 80")
     task.cancel()
