@@ -80,7 +80,7 @@ def test_libraries_leave_programs_out() -> None:
         Package("systemd", "1", section="admin", depends=frozenset({"libsystemd0"})),
         Package("libsystemd0", "1", section="libs"),
     ]
-    assert [package.name for package in libraries_of("haproxy", packages)] == ["haproxy", "libssl", "libc6"]
+    assert [package.name for package in libraries_of(["haproxy"], packages)] == ["haproxy", "libssl", "libc6"]
 
 
 def test_an_entry_appears_only_when_it_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,11 +63,11 @@ class PrivateApt:
         lines = self._run("apt-cache", "madison", name, check=False).splitlines()
         return tuple(dict.fromkeys(line.split("|")[1].strip() for line in lines if line.count("|") >= 2))
 
-    def closure(self, name: str, version: str, *, prefer: str | None = None) -> tuple[Package, ...]:
-        """What installing one package on an empty system would install, the package itself included."""
+    def closure(self, *wanted: str, prefer: str | None = None) -> tuple[Package, ...]:
+        """What installing packages, `name` or `name=version`, on an empty system installs, themselves included."""
         target = ["-t", prefer] if prefer else []
         simulate = ["install", "--print-uris", "-qq", "--no-install-recommends", *target]
-        printed = self._run("apt-get", *simulate, f"{name}={version}")
+        printed = self._run("apt-get", *simulate, *wanted)
         chosen = {}
         for found in _URI.finditer(printed):
             package, package_version, _ = unquote(found["file"]).split("_", 2)
@@ -150,10 +150,10 @@ def unpack(package: Path, into: Path) -> None:
         raise PartError(f"dpkg cannot unpack {package.name}: {done.stderr.strip()[-300:]}")
 
 
-def libraries_of(name: str, packages: Sequence[Package]) -> tuple[Package, ...]:
-    """The package of that name and all libraries it needs; programs such as systemd are left out."""
+def libraries_of(names: Sequence[str], packages: Sequence[Package]) -> tuple[Package, ...]:
+    """The packages of those names and all libraries they need; programs such as systemd are left out."""
     known: Mapping[str, Package] = {package.name: package for package in packages}
-    wanted, todo = {name}, [name]
+    wanted, todo = set(names), list(names)
     while todo:
         for needed in known[todo.pop()].depends - wanted:
             if needed in known and known[needed].section in ("libs", "oldlibs"):
