@@ -20,6 +20,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--kubeconfig", help="test with the API server of this kubeconfig too (it needs the Gateway API's CRDs)"
     )
+    group.addoption("--cluster", action="store_true", help="also run the tests that need a Kubernetes (tests/cluster)")
+    group.addoption(
+        "--channel",
+        choices=("standard", "experimental"),
+        default="standard",
+        help="which of the Gateway API's CRDs a cluster that is started has",
+    )
     group.addoption("--update-golden", action="store_true", help="rewrite the expected files of golden tests")
 
 

@@ -1,0 +1,3 @@
+module gwctl/cluster/pause
+
+go 1.26.0
