@@ -68,6 +68,36 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def images(session: nox.Session) -> None:
+    """gwctl's and HAProxy's image, into the cache."""
+    session.run(*PYTHON, "tests.cluster", "images")
+
+
+@nox.session
+def cluster(session: nox.Session) -> None:
+    """Start a one-node Kubernetes that stays up."""
+    session.run(*PYTHON, "tests.cluster", "up", *session.posargs)
+
+
+@nox.session
+def cluster_down(session: nox.Session) -> None:
+    """Stop it."""
+    session.run(*PYTHON, "tests.cluster", "down")
+
+
+@nox.session
+def cluster_test(session: nox.Session) -> None:
+    """The tests that need a Kubernetes."""
+    session.run(*PYTHON, "pytest", "--cluster", "tests/cluster", *session.posargs)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """The Gateway API's conformance suite against gwctl in a Kubernetes."""
+    session.run(*PYTHON, "tests.cluster", "conformance", *session.posargs)
+
+
+@nox.session
 def golden(session: nox.Session) -> None:
     """Rewrite the expected files of the golden tests."""
     session.run(*PYTHON, "pytest", "--update-golden", *session.posargs)
