@@ -224,6 +224,7 @@ class _Draft:
             _differing(self.changed_routes, previous.routes, self.routes) if previous else None,
             _differing(self.changed_endpoints, previous.endpoints, self.endpoints) if previous else None,
             index,
+            previous.routes if previous else None,
         )
 
     def _put(self, ref: Ref, node: RouteNode | None) -> None:

@@ -214,7 +214,8 @@ class Graph:
     a mapping means nothing.
 
     ``changed_routes`` and ``changed_endpoints`` are what differs from the graph that this one was built upon,
-    what is gone included; None means that anything may.
+    what is gone included; None means that anything may. ``base`` are the routes of that graph, by which one can tell
+    which it was.
     """
 
     classes: Mapping[Ref, GatewayClass]
@@ -227,6 +228,7 @@ class Graph:
     changed_routes: frozenset[Ref] | None = field(default=None, compare=False)
     changed_endpoints: frozenset[ServicePort] | None = field(default=None, compare=False)
     index: Index | None = field(default=None, compare=False, repr=False)
+    base: Mapping[Ref, RouteNode] | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def problems(self) -> tuple[Problem, ...]:

@@ -35,4 +35,5 @@ def build_statuses(outcome: Outcome, previous: Statuses | None = None) -> Status
                 del table[ref]
             else:
                 table[ref] = status
-    return Statuses(outcome, MappingProxyType(table), frozenset(changed))
+    base = previous.by_ref if previous is not None else None
+    return Statuses(outcome, MappingProxyType(table), frozenset(changed), base)

@@ -6,7 +6,7 @@ exist gets no entry, because every controller of the cluster would write one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from gwctl.api.ref import Ref
 from gwctl.api.wire import GATEWAY_GROUP, ParentReference
@@ -27,19 +27,22 @@ _CONDITIONS = frozenset({"Accepted", "ResolvedRefs", "PartiallyInvalid"})
 def build_routes(outcome: Outcome, before: Outcome | None) -> Iterator[tuple[Ref, Status | None]]:
     """The status of every route that may have changed; None for one that is no longer ours.
 
-    Nodes are compared by identity, which costs a tenth of looking each up by its name.
+    Where the graph was built upon another than that of before, nodes are compared by identity.
     """
     graph = outcome.graph
-    kept: set[int] = set()
-    if before is not None:
-        if before.graph.routes is graph.routes:
-            return
+    if before is None or any(ours(before.graph).keys() != ours(graph).keys() for ours in PARENTS.values()):
+        changed: Iterable[Ref] = graph.routes.keys() | (before.graph.routes.keys() if before is not None else set())
+    elif graph.changed_routes is not None and graph.base is before.graph.routes:
+        changed = graph.changed_routes
+    elif graph.routes is before.graph.routes:
+        changed = ()
+    else:
         old, new = before.graph.routes, graph.routes
         kept = set(map(id, old.values())) & set(map(id, new.values()))
-        yield from ((ref, None) for ref, node in old.items() if id(node) not in kept and ref not in new)
-        if any(ours(before.graph).keys() != ours(graph).keys() for ours in PARENTS.values()):
-            kept = set()
-    yield from ((ref, _build_route(node, graph)) for ref, node in graph.routes.items() if id(node) not in kept)
+        changed = {ref for nodes in (old, new) for ref, node in nodes.items() if id(node) not in kept}
+    for ref in changed:
+        node = graph.routes.get(ref)
+        yield ref, _build_route(node, graph) if node is not None else None
 
 
 def _build_route(node: RouteNode, graph: Graph) -> Status:

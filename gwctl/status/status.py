@@ -56,9 +56,11 @@ class Status:
 class Statuses:
     """The desired status of every object that is ours, by Ref, and the outcome that says so.
 
-    ``changed`` are those that differ from the statuses that these were built upon, what is gone included.
+    ``changed`` are those that differ from the statuses that these were built upon, what is gone included; ``base`` are
+    those, None where there were none.
     """
 
     outcome: Outcome
     by_ref: MappingProxyType[Ref, Status]
     changed: frozenset[Ref]
+    base: MappingProxyType[Ref, Status] | None = None

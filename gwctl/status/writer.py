@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -126,8 +126,10 @@ class StatusWriter:
             self.check_all()
             return
         old, new = before.by_ref, statuses.by_ref
-        changed = {ref for ref, status in new.items() if old.get(ref) is not status}
-        for ref in changed | (old.keys() - new.keys()) | waiting:
+        changed: Set[Ref] = statuses.changed
+        if statuses.base is not old:
+            changed = {ref for ref in old.keys() | new.keys() if old.get(ref) is not new.get(ref)}
+        for ref in changed | waiting:
             record = self._records.get(ref)
             if record is not None and not record.failures:
                 self._stop_timer(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -386,7 +387,7 @@ def times(status: Json) -> dict[tuple[Any, ...], tuple[Any, Any]]:
     }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(DESIRED, LIVE)
 def test_merging(desired: Status, live: Json) -> None:
     new = merge(desired, live)
@@ -406,7 +407,7 @@ def test_merging(desired: Status, live: Json) -> None:
         assert time == (known[1] if known is not None and known[0] == status else NOW)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(DESIRED, DESIRED, LIVE)
 def test_what_was_written_before_leaves_no_trace(first: Status, second: Status, live: Json) -> None:
     second = replace(second, generation=4)
@@ -424,5 +425,5 @@ def ours(status: Json, fields: list[str]) -> list[str]:
                 conditions = [entry for entry in item.get("conditions", []) if entry["type"] in TYPES]
                 clean = [{**entry, "lastTransitionTime": ""} for entry in conditions]
                 clean.sort(key=lambda entry: str(entry["type"]))
-                found.append(repr({**item, "conditions": clean, "lastTransitionTime": ""}))
+                found.append(json.dumps({**item, "conditions": clean, "lastTransitionTime": ""}, sort_keys=True))
     return sorted(found)

@@ -433,7 +433,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(STEPS)
 def test_whatever_happens_all_is_told_in_the_end(steps: list[tuple[str, Any]]) -> None:
     asyncio.run(_follow(steps))
