@@ -4,8 +4,9 @@ Surprising: Helm's own folders are empty ones, so that no plugin or setting of t
 """
 
 import os
+import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ class Helm:
 
     def __init__(self, program: Path, home: Path) -> None:
         self._program = program
+        self._home = home
         folders = {f"HELM_{name}_HOME": str(home / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
         self._environment = {"PATH": os.environ["PATH"], "HOME": str(home), "KUBECONFIG": str(home / "none"), **folders}
         self._answers: dict[tuple[str, ...], str] = {}
@@ -80,10 +82,26 @@ class Helm:
         text = self.run("template", name, str(CHART), f"--namespace={namespace}", values=values)
         return Rendered(tuple(_load(text)))
 
-    def notes(self, values: Values | None = None) -> str:
-        """What Helm says after an install, here without a cluster."""
-        text = self.run("install", "gwctl", str(CHART), "--namespace=gwctl-system", "--dry-run=client", values=values)
-        return text.partition("\nNOTES:\n")[2]
+    def notes(self, values: Values | None = None, *, served: Iterable[str] = ()) -> str:
+        """What Helm says after an install in a cluster that serves these versions and kinds.
+
+        Helm tells it only to whoever has a cluster, so it is rendered as an object of a copy of the chart.
+        """
+        copy = self._home / "gwctl"
+        if not copy.exists():
+            shutil.copytree(CHART, copy)
+            notes = copy / "templates" / "NOTES.txt"
+            text = f'{{{{- define "notes" }}}}{notes.read_text(encoding="utf-8")}{{{{ end }}}}'
+            notes.with_name("notes.yaml").write_text(
+                f'{text}\ntext: {{{{ include "notes" . | toJson }}}}\n', encoding="utf-8"
+            )
+            notes.unlink()
+        versions = [f"--api-versions={item}" for item in served]
+        only = "--show-only=templates/notes.yaml"
+        place = "--namespace=gwctl-system"
+        return str(
+            yaml.safe_load(self.run("template", "gwctl", str(copy), place, only, *versions, values=values))["text"]
+        )
 
     def run(self, command: str, *arguments: str, values: Values | None = None) -> str:
         """Run Helm and give what it prints. Raises `ChartError`."""

@@ -8,13 +8,26 @@ import yaml
 from gwctl.api.gateway import Gateway
 from gwctl.api.httproute import HTTPRoute
 from gwctl.api.parse import parse_resource
+from gwctl.api.wire import GATEWAY_GROUP
+from gwctl.providers.kubernetes import KINDS
 from tests.chart.rendering import Helm
+
+GROUP = "gateway.networking.k8s.io/v1"
+SERVED = [f"{GROUP}/{kind.name}" for kind in KINDS if kind.group == GATEWAY_GROUP]
+LATER = [f"{GROUP}/{name}" for name in ("GRPCRoute", "TLSRoute", "BackendTLSPolicy", "ListenerSet")]
 
 
 def test_it_says_how_to_install_the_gateway_api_where_it_is_missing(helm: Helm) -> None:
     notes = helm.notes()
     assert "this cluster does not know the Gateway API" in notes
     assert "kubectl apply --server-side -f https://" in notes
+
+
+def test_it_says_which_kinds_are_missing(helm: Helm) -> None:
+    served = [item for item in (*SERVED, *LATER) if not item.endswith(("/TCPRoute", "/ListenerSet"))]
+    notes = helm.notes(served=served)
+    assert "this cluster does not serve TCPRoute, ListenerSet in version v1" in notes
+    assert "NOTE" not in helm.notes(served={*SERVED, *LATER})
 
 
 @pytest.mark.parametrize(
