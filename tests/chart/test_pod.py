@@ -202,6 +202,8 @@ def test_images(helm: Helm) -> None:
     assert rendered.container("init")["image"] == "registry.example.com/team/gwctl-haproxy:3.4.7"
     assert rendered.pod["imagePullSecrets"] == [{"name": "registry"}]
     assert {item["imagePullPolicy"] for item in rendered.containers} == {"Always"}
+    whole = {"gwctl": {"image": {"repository": "r.example.com:5000/team/gwctl", "tag": "1"}}}
+    assert helm.render(whole).container("gwctl")["image"] == "r.example.com:5000/team/gwctl:1"
     digest = helm.render(COMBINATIONS["much"] | {"image": {"registry": "r.example.com/"}}).container("gwctl")["image"]
     assert digest == "r.example.com/gwctl@sha256:" + "0" * 64
 

@@ -1,0 +1,1 @@
+"""The scripts of HAProxy's image, without a container."""
