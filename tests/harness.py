@@ -351,7 +351,8 @@ class EchoBackend:
     """An HTTP/1.1 server in this process that answers with JSON about the request.
 
     The answer is `{"name", "method", "path", "query", "headers", "body_length"}`; `path` and `query` as
-    received, `headers` from lower-case names to lists of values. `/status/503` answers with that status.
+    received, `headers` from lower-case names to lists of values. `/status/503` answers with that status; a header
+    `answer-NAME` of the request is the header `NAME` of the answer.
     """
 
     def __init__(self, name: str, port: int = 0, host: str = "127.0.0.1") -> None:
@@ -406,7 +407,9 @@ class EchoBackend:
         }
         body = b"" if status in (204, 304) else json.dumps(reply).encode()
         length = f"content-length: {len(body)}\r\n" if body else ""
-        head = f"HTTP/1.1 {status} Echo\r\ncontent-type: application/json\r\n{length}\r\n"
+        asked = ((name[7:], value) for name, lines in headers.items() if name.startswith("answer-") for value in lines)
+        more = "".join(f"{name}: {value}\r\n" for name, value in asked)
+        head = f"HTTP/1.1 {status} Echo\r\ncontent-type: application/json\r\n{more}{length}\r\n"
         return head.encode("latin-1") + (b"" if method == "HEAD" else body)
 
 

@@ -13,11 +13,16 @@ from gwctl.routing.request import Request
 
 @dataclass(frozen=True)
 class Response:
-    """A response; header names are in lower case, of equal names the last counts."""
+    """A response. ``lines`` are its headers as they came; in ``headers`` the last of equal names counts."""
 
     status: int
     headers: dict[str, str]
     body: bytes
+    lines: tuple[tuple[str, str], ...] = ()
+
+    def values(self, name: str) -> list[str]:
+        """Give the values of a header, in lower case, in the order in which they came."""
+        return [value for key, value in self.lines if key == name]
 
     def json(self) -> Any:
         """The body as JSON, which is what `EchoBackend` answers with."""
@@ -80,7 +85,8 @@ async def _read(reader: asyncio.StreamReader, method: str) -> Response:
     head = await reader.readuntil(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
     status = int(first.split(" ")[1])
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    pairs = tuple((name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines))
+    headers = dict(pairs)
     body = b""
     if method == "HEAD" or status in (204, 304):
         pass
@@ -90,4 +96,4 @@ async def _read(reader: asyncio.StreamReader, method: str) -> Response:
         await reader.readline()
     else:
         body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Response(status, headers, body)
+    return Response(status, headers, body, pairs)

@@ -155,17 +155,26 @@ def _random_route(random: Random, name: str, services: list[str]) -> Manifest:
 
 def _random_rule(random: Random, services: list[str]) -> Manifest:
     matches = [_random_match(random) for _ in range(random.randint(0, 2))]
-    rule: Manifest = {"backendRefs": [backend(random.choice(services))]}
-    if matches:
-        rule["matches"] = matches
-    kind = random.random()
-    if kind < 0.15:
-        prefixes = [m.get("path", {"type": "PathPrefix"})["type"] for m in matches] in ([], ["PathPrefix"])
-        rule = {**rule, "filters": [_random_redirect(random, prefixes)]}
-        del rule["backendRefs"]
-    elif kind < 0.3:
-        rule["filters"] = [_random_header_filter(random)]
-    return rule
+    prefixes = [m.get("path", {"type": "PathPrefix"})["type"] for m in matches] in ([], ["PathPrefix"])
+    rule: Manifest = {"matches": matches} if matches else {}
+    if random.random() > 0.85:
+        return {**rule, "filters": _random_filters(random, prefixes, redirect=True)}
+    refs = [backend(name) for name in random.sample(services, min(len(services), random.choice([1, 1, 1, 2])))]
+    for ref in refs:
+        if random.random() > 0.7:
+            ref["filters"] = _random_filters(random, prefixes, redirect=random.random() > 0.8)
+    if random.random() > 0.5:
+        rule["filters"] = _random_filters(random, prefixes)
+    return {**rule, "backendRefs": refs}
+
+
+def _random_filters(random: Random, prefixes: bool, redirect: bool = False) -> list[Manifest]:
+    filters = [_random_redirect(random, prefixes)] if redirect else []
+    if not redirect and random.random() > 0.5:
+        filters.append(_random_rewrite(random, prefixes))
+    kinds = [kind for kind in ("RequestHeaderModifier", "ResponseHeaderModifier") if random.random() > 0.5]
+    filters += (_random_header_filter(random, kind) for kind in kinds)
+    return random.sample(filters, len(filters))
 
 
 def _random_match(random: Random) -> Manifest:
@@ -201,18 +210,25 @@ def _random_redirect(random: Random, prefixes: bool) -> Manifest:
         redirect["hostname"] = random.choice(["other.test", "b.test"])
     if random.random() < 0.3:
         redirect["port"] = random.choice([80, 443, 8443])
+    return {"type": "RequestRedirect", "requestRedirect": redirect | _random_path_change(random, prefixes)}
+
+
+def _random_rewrite(random: Random, prefixes: bool) -> Manifest:
+    rewrite: Manifest = {"hostname": "rewritten.test"} if random.random() > 0.5 else {}
+    return {"type": "URLRewrite", "urlRewrite": rewrite | _random_path_change(random, prefixes)}
+
+
+def _random_path_change(random: Random, prefixes: bool) -> Manifest:
     if random.random() < 0.3:
-        redirect["path"] = {
-            "type": "ReplaceFullPath",
-            "replaceFullPath": random.choice(["/", "/new", "/n;w/é x"]),
-        }
-    elif prefixes and random.random() < 0.6:
-        new = random.choice(["/", "/new", "/new/", "/n/w"])
-        redirect["path"] = {"type": "ReplacePrefixMatch", "replacePrefixMatch": new}
-    return {"type": "RequestRedirect", "requestRedirect": redirect}
+        full = random.choice(["/", "", "/new", "/n;w/%C3%A9%20x", "/100%", "/a?b#c"])
+        return {"path": {"type": "ReplaceFullPath", "replaceFullPath": full}}
+    if prefixes and random.random() < 0.6:
+        new = random.choice(["/", "", "/new", "/new/", "/n/w"])
+        return {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": new}}
+    return {}
 
 
-def _random_header_filter(random: Random) -> Manifest:
+def _random_header_filter(random: Random, kind: str) -> Manifest:
     modifier: Manifest = {}
     if random.random() < 0.7:
         modifier["set"] = [{"name": "x-one", "value": random.choice(HEADER_VALUES[:-1])}]
@@ -220,7 +236,9 @@ def _random_header_filter(random: Random) -> Manifest:
         modifier["add"] = [{"name": random.choice(["X-Added", "x-two"]), "value": random.choice(HEADER_VALUES[:-1])}]
     if random.random() < 0.4 or not modifier:
         modifier["remove"] = ["x-three"]
-    return {"type": "RequestHeaderModifier", "requestHeaderModifier": modifier}
+    if kind == "RequestHeaderModifier" and random.random() > 0.9:
+        modifier.setdefault("set", []).append({"name": "Host", "value": "set.test"})
+    return {"type": kind, kind[0].lower() + kind[1:]: modifier}
 
 
 def random_request(random: Random) -> Request:
@@ -235,6 +253,9 @@ def random_request(random: Random) -> Request:
         for _ in range(random.choice([0, 0, 1, 1, 2])):
             value = random.choice(HEADER_VALUES).encode().decode("latin-1")
             headers.append((random.choice([name, name.upper()]), value))
+        if random.random() > 0.5:
+            value = random.choice(HEADER_VALUES).encode().decode("latin-1")
+            headers.append((f"answer-{random.choice([name, name.upper()])}", value))
     query = "&".join(
         f"{_percent(random, name)}={_percent(random, random.choice(QUERY_VALUES))}"
         for name in random.choices(QUERY_NAMES, k=random.choice([0, 0, 1, 2, 3]))

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from gwctl.cli.filters import describe_filters
 from gwctl.cli.live import read_live_state
 from gwctl.cli.manifests import one_line, read_pipeline
 from gwctl.cli.option import DATA_PLANE, config_options, manifests_option, read_config
@@ -20,10 +21,12 @@ from gwctl.cli.request import Target, read_request, shown
 from gwctl.cli.translate import LAYOUT, NOTHING
 from gwctl.graph.node import ServicePort
 from gwctl.haproxy.desired import Pools, build_state
-from gwctl.haproxy.lookup import DanglingReference, Outcome, look_up, look_up_connection
+from gwctl.haproxy.lookup import DanglingReference, Outcome, Share, look_up, look_up_connection
 from gwctl.haproxy.names import frontend_name
 from gwctl.haproxy.state import SectionKey, SectionKind, Servers, State
 from gwctl.haproxy.table import ERROR_TARGET
+from gwctl.routing.effect import redirect_location
+from gwctl.routing.filter import Filters, Redirect
 from gwctl.routing.matcher import find_rule, match_fits, path_fits
 from gwctl.routing.request import Request
 from gwctl.routing.rule import Candidate, Match, PathKey, Rule, ValueMatch
@@ -119,7 +122,7 @@ class _Explanation:
         if candidate is None:
             yield _line("then", "404")
         else:
-            yield from self._explain_rule(candidate.rule, expected)
+            yield from self._explain_rule(candidate)
         yield from self._compare(frontend, expected, candidate.rule if candidate is not None else None)
 
     def _explain_connection(self, key: FrontendKey, frontend: Frontend, name: str) -> Iterator[str]:
@@ -165,20 +168,20 @@ class _Explanation:
             more = f"{hidden} whose path does not fit (--all lists them)"
             yield _line(title, more if title else f"and {more}")
 
-    def _explain_rule(self, rule: Rule, expected: Outcome) -> Iterator[str]:
-        if rule.request_headers is not None:
-            changes = [
-                *(f"remove {name}" for name in rule.request_headers.remove),
-                *(f"set {name}: {value}" for name, value in rule.request_headers.set),
-                *(f"add {name}: {value}" for name, value in rule.request_headers.add),
-            ]
-            yield _line("headers", ", ".join(changes))
-        if rule.redirect is not None:
-            yield _line("then", f"{expected.status} to {shown(expected.location)}")
+    def _explain_rule(self, candidate: Candidate) -> Iterator[str]:
+        rule = candidate.rule
+        for title, text in self._describe_filters(rule.filters, candidate):
+            yield _line(title, text)
+        if rule.filters.redirect is not None:
+            yield _line("then", self._redirect(rule.filters.redirect, candidate))
         else:
-            yield from self._explain_backends(rule, "500")
+            yield from self._explain_backends(rule, "500", candidate)
 
-    def _explain_backends(self, rule: Rule, error: str) -> Iterator[str]:
+    def _describe_filters(self, filters: Filters, candidate: Candidate) -> Iterator[tuple[str, str]]:
+        for title, text in describe_filters(filters, candidate.match.path, self.request):
+            yield title, shown(text)
+
+    def _explain_backends(self, rule: Rule, error: str, candidate: Candidate | None = None) -> Iterator[str]:
         total = sum(backend.weight for backend in rule.backends)
         if not total:
             yield _line("then", f"{error}: the rule has no backend with a weight")
@@ -188,10 +191,19 @@ class _Explanation:
             share = "" if backend.weight == total else f", {backend.weight} of {total}"
             if backend.service is None:
                 text = f"{error}: its backendRef is invalid, forbidden or missing"
+            elif candidate is not None and backend.filters.redirect is not None:
+                text = self._redirect(backend.filters.redirect, candidate)
             else:
                 text = f"{_name(backend.service)} ({self._endpoints(backend.service, rule)})"
             yield _line(title, f"{text}{share}")
             title = ""
+            if candidate is not None and backend.service is not None:
+                for what, change in self._describe_filters(backend.filters, candidate):
+                    yield _line(title, f"  {what}: {change}")
+
+    def _redirect(self, redirect: Redirect, candidate: Candidate) -> str:
+        location = redirect_location(redirect, candidate.match.path, self.request, self.port)
+        return f"{redirect.status} to {shown(location)}"
 
     def _endpoints(self, service: ServicePort, rule: Rule) -> str:
         endpoints = self.routing.endpoints.get(service, ())
@@ -233,7 +245,7 @@ class _Explanation:
 
     def _describe_servers(self, found: Outcome | None) -> Iterator[str]:
         assert self.actual is not None
-        for slot in found.slots if found is not None else ():
+        for slot in _slots(found) if found is not None else ():
             servers = self.actual.servers.get(slot, {})
             text = ", ".join(f"{name} {server.state}" for name, server in sorted(servers.items()))
             yield _line("", f"slot {slot}: {text or 'no server'}")
@@ -244,14 +256,25 @@ class _Explanation:
             if expected is not found:
                 yield "route"
             return
-        for what in ("status", "host", "rule", "location", "headers", "shares"):
+        for what in ("status", "host", "rule"):
             if getattr(expected, what) != getattr(found, what):
                 yield what
-        if expected.shares == found.shares:
-            here = [_ready(self.expected.servers.get(slot, {})) for slot in expected.slots]
-            there = [_ready(self.actual.servers.get(slot, {})) for slot in found.slots]
-            if here != there:
-                yield "servers"
+        if [(share.weight, share.target) for share in expected.shares] != [
+            (share.weight, share.target) for share in found.shares
+        ]:
+            yield "shares"
+            return
+        for what in ("filters", "location"):
+            if [getattr(share, what) for share in expected.shares] != [getattr(share, what) for share in found.shares]:
+                yield what
+        here = [_ready(self.expected.servers.get(slot, {})) for slot in _slots(expected)]
+        there = [_ready(self.actual.servers.get(slot, {})) for slot in _slots(found)]
+        if here != there:
+            yield "servers"
+
+
+def _slots(outcome: Outcome) -> list[str]:
+    return [share.slot for share in outcome.shares if share.slot]
 
 
 def _ready(servers: Servers) -> set[str]:
@@ -276,12 +299,17 @@ def _describe_outcome(outcome: Outcome | None) -> str:
         return "connections are closed at once"
     if outcome.rule == "":
         return f"{outcome.status}: no rule"
-    if outcome.location:
-        return f"{outcome.rule}: {outcome.status} to {shown(outcome.location)}"
-    shares = ", ".join(f"{weight} {'an error' if key == ERROR_TARGET else key}" for key, weight in outcome.shares)
-    if len(outcome.shares) == 1:
-        shares = shares.partition(" ")[2]
-    return f"{outcome.rule}: {outcome.status or shares}"
+    shares = outcome.shares
+    texts = [_describe_share(share) for share in shares]
+    if len(shares) == 1:
+        return f"{outcome.rule}: {'500' if shares[0].target == ERROR_TARGET else texts[0]}"
+    return f"{outcome.rule}: " + ", ".join(f"{share.weight} {text}" for share, text in zip(shares, texts, strict=True))
+
+
+def _describe_share(share: Share) -> str:
+    if share.location:
+        return f"{share.status} to {shown(share.location)}"
+    return "an error" if share.target == ERROR_TARGET else share.target
 
 
 def _describe_path(path: PathKey) -> str:

@@ -34,7 +34,11 @@ def to_plain(value: object) -> Any:
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return key_text(value) if _is_name(value) else _without_none(value._asdict())
     if is_dataclass(value):
-        return _without_none({field.name: getattr(value, field.name) for field in fields(value) if field.repr})
+        shown = {field.name: (getattr(value, field.name), field.default) for field in fields(value) if field.repr}
+        # A part that says nothing, such as the filters of a rule without any, is left out.
+        return _without_none(
+            {name: item for name, (item, default) in shown.items() if not (is_dataclass(item) and item == default)}
+        )
     if isinstance(value, Mapping):
         items = sorted((key_text(key), item) for key, item in value.items()) if value else []
         return {key: to_plain(item) for key, item in items}

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from gwctl.api.endpointslice import EndpointSlice
 from gwctl.api.gateway import GatewayClass
-from gwctl.api.httproute import HTTPRoute
+from gwctl.api.httproute import HTTPRoute, HTTPRouteFilter
 from gwctl.api.ref import Ref
 from gwctl.api.service import Service
 from gwctl.api.tcproute import TCPRoute
@@ -33,6 +33,7 @@ from gwctl.graph.node import (
     BackendNode,
     Certificate,
     Endpoint,
+    FilterNode,
     GatewayNode,
     Graph,
     HTTPRuleNode,
@@ -44,7 +45,7 @@ from gwctl.graph.node import (
     ServicePort,
     TCPRuleNode,
 )
-from gwctl.graph.validate import Refusal, check_rule, first_of_equal_names
+from gwctl.graph.validate import Refusal, check_rule, first_of_equal_headers, first_of_equal_names
 from gwctl.snapshot import Snapshot
 
 _ROUTES = frozenset({"HTTPRoute", "TCPRoute"})
@@ -336,19 +337,24 @@ def _build_http_rules(
             continue
         backends: list[BackendNode] = []
         for place, ref in enumerate(rule.backend_refs):
-            resolved = resolve_backend(snapshot, route.ref, ref, f"spec.rules[{index}].backendRefs[{place}]")
-            backends.append(resolved.node)
+            field = f"spec.rules[{index}].backendRefs[{place}]"
+            resolved = resolve_backend(snapshot, route.ref, ref, field)
+            backends.append(replace(resolved.node, filters=_build_filters(ref.filters)))
             if resolved.reference is not None:
                 references.add(resolved.reference)
             if resolved.problem is not None:
                 problems.append(resolved.problem)
-        matches, filters = first_of_equal_names(rule)
-        rules.append(HTTPRuleNode(index, rule.name or "", matches, filters, tuple(backends)))
+        matches = first_of_equal_names(rule.matches)
+        rules.append(HTTPRuleNode(index, rule.name or "", matches, _build_filters(rule.filters), tuple(backends)))
     for index, refusal in refused:
         field = f"spec.rules[{index}].{refusal.field}"
         message = refusal.message if not rules else f"rule {index}: {refusal.message}"
         problems.append(problem.unsupported_value(route.ref, field, message, others_stand=bool(rules)))
     return rules
+
+
+def _build_filters(filters: tuple[HTTPRouteFilter, ...]) -> tuple[FilterNode, ...]:
+    return tuple(FilterNode(first_of_equal_headers(item)) for item in filters)
 
 
 def _build_tcp_rules(

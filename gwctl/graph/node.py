@@ -133,11 +133,19 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class FilterNode:
+    """A filter of a rule or of a backendRef."""
+
+    resource: HTTPRouteFilter
+
+
+@dataclass(frozen=True, slots=True)
 class BackendNode:
     """A backendRef. ``service`` is None when it is invalid, forbidden or missing: its share answers 500."""
 
     weight: int
     service: ServicePort | None
+    filters: tuple[FilterNode, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +155,7 @@ class HTTPRuleNode:
     index: int
     name: str
     matches: tuple[HTTPRouteMatch, ...]
-    filters: tuple[HTTPRouteFilter, ...]
+    filters: tuple[FilterNode, ...]
     backends: tuple[BackendNode, ...]
 
 

@@ -8,6 +8,7 @@ what its author never wrote.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
@@ -27,8 +28,9 @@ from gwctl.api.httproute import (
 )
 from gwctl.api.wire import HEADER_NAME_PATTERN
 
-# What rules may use. Later issues extend these two.
-SUPPORTED_FILTERS = frozenset({"RequestHeaderModifier", "RequestRedirect"})
+# What rules may use.
+SUPPORTED_FILTERS = frozenset({"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite"})
+_HEADER_FILTERS = ("RequestHeaderModifier", "ResponseHeaderModifier")
 UNSUPPORTED_FIELDS: tuple[tuple[str, str], ...] = (
     ("timeouts", "timeouts"),
     ("retry", "retry"),
@@ -64,12 +66,9 @@ def check_rule(rule: HTTPRouteRule) -> list[Refusal]:
     found: list[Refusal] = []
     for index, match in enumerate(rule.matches):
         _check_match(match, f"matches[{index}]", found)
-    for index, item in enumerate(rule.filters):
-        _check_filter(item, f"filters[{index}]", found)
+    found += check_filters(rule.filters, "filters")
     for index, ref in enumerate(rule.backend_refs):
-        if ref.filters:
-            message = "filters of a backendRef are not supported yet"
-            found.append(Refusal(f"backendRefs[{index}].filters", message))
+        found += check_filters((*rule.filters, *ref.filters), f"backendRefs[{index}].filters", len(rule.filters))
     for attribute, field in UNSUPPORTED_FIELDS:
         if getattr(rule, attribute) is not None:
             found.append(Refusal(field, f"{field} is not supported yet"))
@@ -130,33 +129,67 @@ def regex_error(pattern: str) -> str | None:
     return None
 
 
+def check_filters(filters: tuple[HTTPRouteFilter, ...], field: str, first: int = 0) -> list[Refusal]:
+    """Everything for which filters are refused, from the one at ``first`` on; those before it are their rule's.
+
+    What a backendRef's filters do comes after what its rule's do, so only both together must fit into a row.
+    """
+    found: list[Refusal] = []
+    for index, item in enumerate(filters[first:]):
+        _check_filter(item, f"{field}[{index}]", found)
+        if item.type in _HEADER_FILTERS and _headers_length(filters, item.type) > HEADERS_LIMIT:
+            message = f"is longer than {HEADERS_LIMIT} bytes, which is all that HAProxy takes"
+            found.append(Refusal(f"{field}[{index}].{FILTER_FIELDS[item.type][1]}", message))
+    return found
+
+
 def _check_filter(item: HTTPRouteFilter, field: str, found: list[Refusal]) -> None:
     if item.type not in SUPPORTED_FILTERS:
         found.append(Refusal(f"{field}.type", f"the filter {item.type} is not supported yet"))
         return
     field = f"{field}.{FILTER_FIELDS[item.type][1]}"
     if item.request_header_modifier is not None:
-        for index, name in enumerate(item.request_header_modifier.remove):
-            # The CRD lets any text through here.
-            if not _HEADER_NAME.fullmatch(name):
-                found.append(Refusal(f"{field}.remove[{index}]", f"{name!r} is no header name"))
-            elif name.lower() in MESSAGE_HEADERS:
-                found.append(Refusal(f"{field}.remove[{index}]", f"{name} belongs to the connection, not to the route"))
-        for action in ("set", "add"):
-            for index, header in enumerate(getattr(item.request_header_modifier, action)):
-                if header.name.lower() in MESSAGE_HEADERS:
-                    message = f"{header.name} belongs to the connection, not to the route"
-                    found.append(Refusal(f"{field}.{action}[{index}].name", message))
-        if _headers_length(item.request_header_modifier) > HEADERS_LIMIT:
-            found.append(Refusal(field, f"is longer than {HEADERS_LIMIT} bytes, which is all that HAProxy takes"))
-    if item.request_redirect is not None and item.request_redirect.path is not None:
-        _check_path_modifier(item.request_redirect.path, f"{field}.path", found)
+        _check_headers(item.request_header_modifier, field, found)
+        _check_host(item.request_header_modifier, field, found)
+    if item.response_header_modifier is not None:
+        _check_headers(item.response_header_modifier, field, found)
+    for changed in (item.request_redirect, item.url_rewrite):
+        if changed is not None and changed.path is not None:
+            _check_path_modifier(changed.path, f"{field}.path", found)
 
 
-def _headers_length(modifier: HTTPHeaderFilter) -> int:
-    """The length as HAProxy reads it, where a text's length takes up to three bytes."""
-    changes = sum(len(header.name) + len(header.value) + 6 for header in (*modifier.set, *modifier.add))
-    return changes + sum(len(name) + 3 for name in modifier.remove)
+def _check_headers(modifier: HTTPHeaderFilter, field: str, found: list[Refusal]) -> None:
+    for index, name in enumerate(modifier.remove):
+        # The CRD lets any text through here.
+        if not _HEADER_NAME.fullmatch(name):
+            found.append(Refusal(f"{field}.remove[{index}]", f"{name!r} is no header name"))
+        elif name.lower() in MESSAGE_HEADERS:
+            found.append(Refusal(f"{field}.remove[{index}]", f"{name} belongs to the connection, not to the route"))
+    for action in ("set", "add"):
+        for index, header in enumerate(getattr(modifier, action)):
+            if header.name.lower() in MESSAGE_HEADERS:
+                message = f"{header.name} belongs to the connection, not to the route"
+                found.append(Refusal(f"{field}.{action}[{index}].name", message))
+
+
+def _check_host(modifier: HTTPHeaderFilter, field: str, found: list[Refusal]) -> None:
+    """A request has exactly one Host (RFC 9112, section 3.2)."""
+    for action, names in (("add", [header.name for header in modifier.add]), ("remove", modifier.remove)):
+        for index, name in enumerate(names):
+            if name.lower() == "host":
+                where = f"{field}.{action}[{index}]" + (".name" if action == "add" else "")
+                found.append(Refusal(where, "a request has exactly one Host: it can only be set"))
+
+
+def _headers_length(filters: Iterable[HTTPRouteFilter], kind: str) -> int:
+    """The length of all modifiers of a kind as HAProxy reads it, where a text's length takes up to three bytes."""
+    length = 0
+    for item in filters:
+        modifier: HTTPHeaderFilter | None = getattr(item, FILTER_FIELDS[kind][0])
+        if modifier is not None:
+            length += sum(len(header.name) + len(header.value) + 6 for header in (*modifier.set, *modifier.add))
+            length += sum(len(name) + 3 for name in modifier.remove)
+    return length
 
 
 def _check_path_modifier(path: HTTPPathModifier, field: str, found: list[Refusal]) -> None:
@@ -172,15 +205,12 @@ def _check_path_modifier(path: HTTPPathModifier, field: str, found: list[Refusal
             found.append(Refusal(f"{field}.{name}", message))
 
 
-def first_of_equal_names(
-    rule: HTTPRouteRule,
-) -> tuple[tuple[HTTPRouteMatch, ...], tuple[HTTPRouteFilter, ...]]:
-    """The matches and filters of a rule, where of equal names only the first counts.
+def first_of_equal_names(matches: tuple[HTTPRouteMatch, ...]) -> tuple[HTTPRouteMatch, ...]:
+    """The matches of a rule, where of equal names only the first counts.
 
-    Header names are equal whatever their case; query parameters' are not (HTTPHeaderMatch.name,
-    HTTPHeader.name).
+    Header names are equal whatever their case; query parameters' are not (HTTPHeaderMatch.name).
     """
-    return tuple(map(_clean_match, rule.matches)), tuple(map(_clean_filter, rule.filters))
+    return tuple(map(_clean_match, matches))
 
 
 def _clean_match(match: HTTPRouteMatch) -> HTTPRouteMatch:
@@ -198,7 +228,8 @@ def _clean_match(match: HTTPRouteMatch) -> HTTPRouteMatch:
     return match.model_copy(update=update)
 
 
-def _clean_filter(item: HTTPRouteFilter) -> HTTPRouteFilter:
+def first_of_equal_headers(item: HTTPRouteFilter) -> HTTPRouteFilter:
+    """A filter, where of equal header names only the first counts (HTTPHeader.name)."""
     clean: dict[str, HTTPHeaderFilter] = {}
     for field in ("request_header_modifier", "response_header_modifier"):
         modifier: HTTPHeaderFilter | None = getattr(item, field)

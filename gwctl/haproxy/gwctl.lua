@@ -4,7 +4,8 @@
 --   group row   rule '&' rule ...       rules in the order of precedence, the first that fits takes the request
 --   rule        conditions '?' entry    conditions joined by '+'; none: always fits
 --   condition   m:METHOD | p~REGEX | h:NAME:VALUE | h~NAME:REGEX | q:NAME:VALUE | q~NAME:REGEX  (percent-encoded)
---   target      '*' WEIGHT ':' SERVICE '+' WEIGHT ':' SERVICE ...
+--   target      '*' WEIGHT ':' SHARE '+' WEIGHT ':' SHARE ...
+--   share       SERVICE, or SERVICE '@' FILTERS where its filters are not those of its rule
 
 local groups = Map.new("@GROUPS@", Map._str)
 local paths_prefix = Map.new("@PATHS_PREFIX@", Map._beg)
@@ -82,13 +83,14 @@ local parse_group = cache(function(text)
 end)
 
 local parse_target = cache(function(text)
-    local total, ends, services = 0, {}, {}
+    local total, ends, shares = 0, {}, {}
     for _, part in ipairs(split(text:sub(2), "+")) do
-        local weight, service = part:match("^(%d+):(.*)$")
+        local weight, share = part:match("^(%d+):(.*)$")
+        local service, filters = share:match("^([^@]*)@?(.*)$")
         total = total + tonumber(weight)
-        ends[#ends + 1], services[#services + 1] = total, service
+        ends[#ends + 1], shares[#shares + 1] = total, { service = service, filters = filters }
     end
-    return { total = total, ends = ends, services = services }
+    return { total = total, ends = ends, shares = shares }
 end)
 
 local function query_decode(text)
@@ -167,11 +169,13 @@ core.register_action("gwctl_match", { "http-req" }, function(txn)
     end
 end)
 
--- Replaces txn.target, services with weights, by one of them.
+-- Replaces txn.target, services with weights, by one of them, and txn.filters by its own where it has any.
 core.register_action("gwctl_pick", { "http-req", "tcp-req" }, function(txn)
     local target = parse_target(txn:get_var("txn.target"))
     local number = math.random(target.total)
     local index = 1
     while number > target.ends[index] do index = index + 1 end
-    txn:set_var("txn.target", target.services[index])
+    local share = target.shares[index]
+    txn:set_var("txn.target", share.service)
+    if share.filters ~= "" then txn:set_var("txn.filters", share.filters) end
 end)

@@ -9,7 +9,7 @@ fact: it is stricter than HAProxy, which takes a row that is missing for no matc
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from urllib.parse import quote, unquote_to_bytes
 
@@ -20,7 +20,7 @@ from gwctl.haproxy.encoding import SLASH
 from gwctl.haproxy.names import Table
 from gwctl.haproxy.program import PATH_BYTES
 from gwctl.haproxy.state import Rows
-from gwctl.haproxy.table import ERROR_TARGET
+from gwctl.haproxy.table import ERROR_TARGET, REDIRECT_TARGET
 from gwctl.routing.request import Request
 
 Tables = Mapping[Table, Rows]
@@ -37,23 +37,42 @@ class DanglingReference(LookupError):
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What happens to a share of the requests that an entry takes.
+
+    ``target``: the Service's key, ``!`` for an error, ``-`` for a redirect; ``slot`` is the Service's. ``filters``: the
+    rows that its filters consist of, by table. ``status`` is what is answered at once, None when the Service answers.
+    ``location``: where a redirect leads. ``path`` and ``hostname`` are what the Service gets.
+    """
+
+    weight: int
+    target: str
+    slot: str = ""
+    filters: tuple[tuple[Table, str], ...] = ()
+    status: int | None = None
+    location: str = ""
+    path: str = ""
+    hostname: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What happens to a request.
 
-    ``host``: the virtual host's id. ``entry``: the row's entry that takes it, ``rule`` its name. ``status``:
-    what is answered at once, None when a backend answers. ``location``: where a redirect leads. ``headers``:
-    the row of header changes. ``shares``: weight by the Service's key, in the row's order; ``!`` is answered
-    500. ``slots``: their slots. All is empty where nothing fits.
+    ``host``: the virtual host's id. ``entry``: the row's entry that takes it, ``rule`` its name. ``shares``: in the
+    row's order. All is empty where nothing fits.
     """
 
-    status: int | None
     host: str = ""
     entry: str = ""
     rule: str = ""
-    location: str = ""
-    headers: str = ""
-    shares: tuple[tuple[str, int], ...] = ()
-    slots: tuple[str, ...] = ()
+    shares: tuple[Share, ...] = ()
+
+    @property
+    def status(self) -> int | None:
+        """What all requests are answered at once; None when a Service may answer."""
+        statuses = {share.status for share in self.shares} or {404}
+        return next(iter(statuses)) if len(statuses) == 1 else None
 
 
 def look_up(tables: Tables, frontend: str, request: Request) -> Outcome:
@@ -61,18 +80,16 @@ def look_up(tables: Tables, frontend: str, request: Request) -> Outcome:
     rows = _Rows(tables)
     host = _find_host(rows, frontend, request)
     if host is None:
-        return Outcome(404)
+        return Outcome()
     entry = _find_entry(rows, host, request)
     if entry is None:
-        return Outcome(404, host)
-    target, rule, headers, redirect = entry.split("|")
-    changes = rows.get(Table.REQUEST_HEADERS, headers, f"the entry {entry}") if headers else ""
-    if redirect:
-        status, location = _redirect(rows.get(Table.REDIRECTS, redirect, f"the entry {entry}"), request)
-        return Outcome(status, host, entry, rule, location=location, headers=changes)
-    shares = tuple(_shares(target))
-    slots = tuple(rows.get(Table.SERVICES, key, f"the entry {entry}") for key, _ in shares if key != ERROR_TARGET)
-    return Outcome(None if slots else 500, host, entry, rule, headers=changes, shares=shares, slots=slots)
+        return Outcome(host)
+    target, rule, *filters = entry.split("|")
+    shares = (
+        _filter(rows, f"the entry {entry}", request, share, own or "".join(filters))
+        for share, own in _shares(rows, f"the entry {entry}", target)
+    )
+    return Outcome(host, entry, rule, tuple(shares))
 
 
 def look_up_connection(tables: Tables, frontend: str) -> Outcome | None:
@@ -82,9 +99,7 @@ def look_up_connection(tables: Tables, frontend: str) -> Outcome | None:
     if entry is None:
         return None
     target, rule = entry.split("|")
-    shares = tuple(_shares(target))
-    slots = tuple(rows.get(Table.SERVICES, key, f"the entry {entry}") for key, _ in shares if key != ERROR_TARGET)
-    return Outcome(None, entry=entry, rule=rule, shares=shares, slots=slots)
+    return Outcome("", entry, rule, tuple(share for share, _ in _shares(rows, f"the entry {entry}", target)))
 
 
 class _Rows:
@@ -219,27 +234,41 @@ def _query_decode(text: bytes) -> bytes:
     return unquote_to_bytes(text.replace(b"+", b" "))
 
 
-def _redirect(row: str, request: Request) -> tuple[int, str]:
-    """Compose the location; the fields are those of ``_redirect_row`` in `gwctl.haproxy.table`."""
-    status, scheme, host, port, kind, alone, before, cut = row.split("|")
+def _shares(rows: _Rows, row: str, target: str) -> Iterator[tuple[Share, str]]:
+    """Yield the shares of a target, each with the key of filters that it names."""
+    parts = [part.partition(":") for part in target[1:].split("+")] if target.startswith("*") else [("1", "", target)]
+    for weight, _, text in parts:
+        name, _, filters = text.partition("@")
+        slot = "" if name in (ERROR_TARGET, REDIRECT_TARGET) else rows.get(Table.SERVICES, name, row)
+        yield Share(int(weight), name, slot, status=500 if name == ERROR_TARGET else None), filters
+
+
+def _filter(rows: _Rows, row: str, request: Request, share: Share, key: str) -> Share:
+    """Do what the row ``key`` of ``filters`` says; its fields are those of ``_compile_filters`` in ``table.py``."""
+    tables = (Table.REQUEST_HEADERS, Table.RESPONSE_HEADERS, Table.LOCATIONS)
+    keys = rows.get(Table.FILTERS, key, row).split("|") if key else []
+    named = zip(tables, keys, strict=False)
+    found = {table: rows.get(table, name, f"{Table.FILTERS} {key}") for table, name in named if name}
+    kind, alone, before, cut, host, status, scheme, port = _fields(found.get(Table.LOCATIONS, ""), 8)
     path = request.path
     if kind:
         path = _text(alone)
     rest = request.path[int(cut) :] if kind == "prefix" else ""
     if rest:
         path = _text(before) + rest
-    query = f"?{request.query}" if request.query else ""
-    return int(status), f"{scheme}://{host or _host_only(request.host)}{port}{path}{query}"
+    filters = tuple(found.items())
+    if status:
+        query = f"?{request.query}" if request.query else ""
+        location = f"{scheme}://{host or _host_only(request.host)}{port}{path}{query}"
+        return replace(share, filters=filters, status=int(status), location=location)
+    return replace(share, filters=filters, path=path, hostname=host or request.host)
+
+
+def _fields(row: str, number: int) -> list[str]:
+    """Give the fields of a row, those left out at its end included."""
+    fields = row.split("|")
+    return fields + [""] * (number - len(fields))
 
 
 def _text(encoded: str) -> str:
     return unquote_to_bytes(encoded).decode("latin-1")
-
-
-def _shares(target: str) -> Iterator[tuple[str, int]]:
-    if not target.startswith("*"):
-        yield target, 1
-        return
-    for part in target[1:].split("+"):
-        weight, _, key = part.partition(":")
-        yield key, int(weight)

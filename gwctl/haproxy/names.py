@@ -23,8 +23,10 @@ class Table(StrEnum):
     PATHS_REGEX = "gwctl-paths-regex.map"
     PATHS_PREFIX = "gwctl-paths-prefix.map"
     GROUPS = "gwctl-groups.map"
+    FILTERS = "gwctl-filters.map"
     REQUEST_HEADERS = "gwctl-request-headers.map"
-    REDIRECTS = "gwctl-redirects.map"
+    RESPONSE_HEADERS = "gwctl-response-headers.map"
+    LOCATIONS = "gwctl-locations.map"
     TCP = "gwctl-tcp.map"
     SERVICES = "gwctl-services.map"
 

@@ -104,7 +104,9 @@ class Plan:
 _ROW_ORDER = (
     Table.SERVICES,
     Table.REQUEST_HEADERS,
-    Table.REDIRECTS,
+    Table.RESPONSE_HEADERS,
+    Table.LOCATIONS,
+    Table.FILTERS,
     Table.GROUPS,
     Table.PATHS_PREFIX,
     Table.PATHS_REGEX,

@@ -123,10 +123,10 @@ def _http(layout: Layout) -> Section:
         "http_request_rule_list": [
             *_find_host(layout),
             *_find_entry(layout),
-            *_redirect(layout),
-            *_change_request_headers(layout),
             *_find_backend(layout),
+            *_filter_request(layout),
         ],
+        "http_after_response_rule_list": list(_filter_response()),
     }
 
 
@@ -178,44 +178,79 @@ def _find_entry(layout: Layout) -> Iterator[dict[str, Any]]:
     yield _set("rule", "var(txn.entry),field(2,|)")
 
 
-def _redirect(layout: Layout) -> Iterator[dict[str, Any]]:
-    """Compose the location from the row's fields: see ``_redirect_row`` in ``table.py``."""
-    redirects = _found("redirect")
-    host = "{ var(txn.redirect),field(3,|) -m len gt 0 }"
-    cut = "{ var(txn.redirect),field(5,|) -m str prefix }"
-    follows = "{ var(txn.rest) -m len gt 0 }"
-    yield _set("redirect", f"var(txn.entry),field(4,|),map_str({layout.table(Table.REDIRECTS)})")
-    yield _set("to_host", "req.hdr(host),host_only", redirects)
-    yield _set("to_host", "var(txn.redirect),field(3,|)", f"{redirects} {host}")
-    yield _set("to_path", "path", redirects)
-    replaced = "{ var(txn.redirect),field(5,|) -m len gt 0 }"
-    yield _set("to_path", "var(txn.redirect),field(6,|),url_dec", f"{redirects} {replaced}")
-    yield _set("cut", "var(txn.redirect),field(8,|)", f"{redirects} {cut}")
-    yield _set("rest", "path,bytes(txn.cut)", f"{redirects} {cut}")
-    yield _set("to_path", "var(txn.redirect),field(7,|),url_dec,concat(,txn.rest)", f"{redirects} {cut} {follows}")
+def _find_backend(layout: Layout) -> Iterator[dict[str, Any]]:
+    """By weight where there are several. A request without filters, as most are, is done here."""
+    yield _set("filters", "var(txn.entry),field(3,|)")
+    yield _set("target", "var(txn.entry),field(1,|)")
+    yield _if({"type": "lua", "lua_action": "gwctl_pick"}, "{ var(txn.target) -m beg * }")
+    yield _set("backend_service", "var(txn.target)")
+    yield _set("backend", f"var(txn.target),map_str({layout.table(Table.SERVICES)})")
+    plain = f"!{_found('filters')}"
+    yield _return(500, f"{plain} {_IS_ERROR}")
+    yield _if({"type": "allow"}, plain)
+
+
+_IS_ERROR = "{ var(txn.target) -m str ! }"
+
+
+def _filter_request(layout: Layout) -> Iterator[dict[str, Any]]:
+    """Do what the row in ``filters`` says: see ``_compile_filters`` in ``table.py``."""
+    yield _set("filters", f"var(txn.filters),map_str({layout.table(Table.FILTERS)})")
+    yield _set("response_headers", f"var(txn.filters),field(2,|),map_str({layout.table(Table.RESPONSE_HEADERS)})")
+    yield _set("location", f"var(txn.filters),field(3,|),map_str({layout.table(Table.LOCATIONS)})")
+    yield from _find_path()
+    yield from _redirect()
+    yield _return(500, _IS_ERROR)
+    yield _set("headers", f"var(txn.filters),field(1,|),map_str({layout.table(Table.REQUEST_HEADERS)})")
+    yield from _change_headers("headers")
+    yield from _rewrite()
+
+
+def _filter_response() -> Iterator[dict[str, Any]]:
+    """Change responses, those that HAProxy itself gives included."""
+    yield _if({"type": "allow"}, f"!{_found('filters')}")
+    yield from _change_headers("response_headers")
+
+
+def _change_headers(variable: str) -> Iterator[dict[str, Any]]:
+    for number, action in enumerate(("del-headers-bin", "set-headers-bin", "add-headers-bin"), 1):
+        field = f"var(txn.{variable}),field({number},|)"
+        yield _if({"type": action, "hdr_expr": f"{field},ub64dec"}, f"{{ {field} -m len gt 0 }}")
+
+
+_LOCATION_STATUS = "{ var(txn.location),field(6,|) -m found }"
+
+
+def _find_path() -> Iterator[dict[str, Any]]:
+    """Find the path of a redirect or a rewrite: see ``_location_row`` in ``table.py``."""
+    cut = "{ var(txn.location),field(1,|) -m str prefix }"
+    yield _set("to_path", "var(txn.location),field(2,|),url_dec", "{ var(txn.location),field(1,|) -m len gt 0 }")
+    yield _set("cut", "var(txn.location),field(4,|)", cut)
+    yield _set("rest", "path,bytes(txn.cut)", cut)
+    before = "var(txn.location),field(3,|),url_dec,concat(,txn.rest)"
+    yield _set("to_path", before, f"{cut} {{ var(txn.rest) -m len gt 0 }}")
+
+
+def _redirect() -> Iterator[dict[str, Any]]:
+    yield _set("to_path", "path", f"{_LOCATION_STATUS} !{_found('to_path')}")
+    yield _set("to_host", "req.hdr(host),host_only", _LOCATION_STATUS)
+    yield _set("to_host", "var(txn.location),field(5,|)", f"{_LOCATION_STATUS} {_LOCATION_HOST}")
     location = (
-        "%[var(txn.redirect),field(2,|)]://%[var(txn.to_host)]%[var(txn.redirect),field(4,|)]"
+        "%[var(txn.location),field(7,|)]://%[var(txn.to_host)]%[var(txn.location),field(8,|)]"
         "%[var(txn.to_path)]%[query(with_qm)]"
     )
     for status in (301, 302, 303, 307, 308):
         rule = {"type": "redirect", "redir_type": "location", "redir_value": location, "redir_code": status}
-        yield _if(rule, f"{redirects} {{ var(txn.redirect),field(1,|) -m str {status} }}")
+        yield _if(rule, f"{{ var(txn.location),field(6,|) -m str {status} }}")
 
 
-def _change_request_headers(layout: Layout) -> Iterator[dict[str, Any]]:
-    yield _set("headers", f"var(txn.entry),field(3,|),map_str({layout.table(Table.REQUEST_HEADERS)})")
-    for number, action in enumerate(("del-headers-bin", "set-headers-bin", "add-headers-bin"), 1):
-        field = f"var(txn.headers),field({number},|)"
-        condition = f"{_found('headers')} {{ {field} -m len gt 0 }}"
-        yield _if({"type": action, "hdr_expr": f"{field},ub64dec"}, condition)
+_LOCATION_HOST = "{ var(txn.location),field(5,|) -m len gt 0 }"
 
 
-def _find_backend(layout: Layout) -> Iterator[dict[str, Any]]:
-    yield _set("target", "var(txn.entry),field(1,|)")
-    yield _if({"type": "lua", "lua_action": "gwctl_pick"}, "{ var(txn.target) -m beg * }")
-    yield _return(500, "{ var(txn.target) -m str ! }")
-    yield _set("backend_service", "var(txn.target)")
-    yield _set("backend", f"var(txn.target),map_str({layout.table(Table.SERVICES)})")
+def _rewrite() -> Iterator[dict[str, Any]]:
+    yield _if({"type": "set-path", "path_fmt": "%[var(txn.to_path)]"}, _found("to_path"))
+    host = {"type": "set-header", "hdr_name": "host", "hdr_format": "%[var(txn.location),field(5,|)]"}
+    yield _if(host, _LOCATION_HOST)
 
 
 def _tcp(layout: Layout) -> Section:

@@ -1,14 +1,14 @@
 """Routing in; out come the rows that HAProxy's routing program reads.
 
-A path leads to an *entry* (``target|rule|request headers|redirect``) or, where more than the path decides, to a
-*group* of entries with conditions. Entries, groups and filters are named by their content and never change: a change
-adds new rows and flips the path's row. The surprising fact: a group that none of a request's properties fits hands on
+A path leads to an *entry* (``target|rule|filters``) or, where more than the path decides, to a *group* of entries with
+conditions. Groups and filters are named by their content and never change: a change adds new rows and flips the path's
+row. The surprising fact: a group that none of a request's properties fits hands on
 to the row of the next shorter prefix, which its path row names (``~group>key``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gwctl.graph.node import ServicePort
@@ -22,11 +22,12 @@ from gwctl.haproxy.encoding import (
 )
 from gwctl.haproxy.names import Table, frontend_name
 from gwctl.haproxy.state import Change, Rows
-from gwctl.routing.filter import uri_path
-from gwctl.routing.rule import Candidate, HeaderFilter, Match, PathKey, Redirect, Rule
+from gwctl.routing.effect import WELL_KNOWN_PORTS, uri_path
+from gwctl.routing.filter import NO_FILTERS, Filters, HeaderFilter, PathChange
+from gwctl.routing.rule import Candidate, Match, PathKey, Rule
 from gwctl.routing.virtualhost import FrontendKey, Paths, Routing, VirtualHost
 
-ROW_LIMIT = 12_000
+ROW_LIMIT = 12_500
 """Longest row in bytes: HAProxy takes a command of 15,360 bytes by default, and cuts off what is longer.
 
 No rule is longer by itself: see ``MATCH_LIMIT`` in `gwctl.graph.validate`.
@@ -199,7 +200,7 @@ class _Builder:
             del self.services[key]
         for frontend, rule in self.routing.tcp.items():
             if rule is not None:
-                wanted[frontend_name(*frontend)] = f"{_target(rule, 'tcp')}|{rule.name}"
+                wanted[frontend_name(*frontend)] = f"{_target(rule, 'tcp', lambda _: '')[0]}|{rule.name}"
                 self.services.update(_services(rule, "tcp"))
         for key in self.rows[Table.TCP].keys() - wanted.keys():
             self._remove(Table.TCP, key)
@@ -298,39 +299,70 @@ def _chain_groups(rules: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 
 
 def _compile_entry(candidate: Candidate, port: int) -> tuple[str, list[Row]]:
+    """Give an entry and the rows it names: ``target|rule``, and ``|filters`` where there are any."""
     rule = candidate.rule
     rows: list[Row] = []
-    headers = redirect = ""
-    if rule.request_headers is not None:
-        text = _header_row(rule.request_headers)
-        headers = content_id(text)
-        rows.append((Table.REQUEST_HEADERS, headers, text))
-    if rule.redirect is not None:
-        text = _redirect_row(rule.redirect, candidate.match.path, port)
-        redirect = content_id(text)
-        rows.append((Table.REDIRECTS, redirect, text))
-    target = REDIRECT_TARGET if rule.redirect is not None else _target(rule, "http")
-    return f"{target}|{rule.name}|{headers}|{redirect}", rows
+
+    def filters(chosen: Filters) -> str:
+        key, needed = _compile_filters(chosen, candidate.match.path, port)
+        rows.extend(needed)
+        return key
+
+    target, own = _target(rule, "http", filters)
+    entry = f"{target}|{rule.name}"
+    return f"{entry}|{own}" if own else entry, rows
+
+
+def _compile_filters(filters: Filters, matched: PathKey, port: int) -> tuple[str, list[Row]]:
+    """Give the key of a row in ``filters`` (empty for no filters) and the rows it needs, its own last.
+
+    The row is ``request headers|response headers|location``, each the key of a row; what is empty at the end is left
+    out.
+    """
+    if filters == NO_FILTERS:
+        return "", []
+    rows: list[Row] = []
+
+    def key(table: Table, text: str) -> str:
+        if text:
+            rows.append((table, content_id(text), text))
+        return content_id(text) if text else ""
+
+    fields = (
+        key(Table.REQUEST_HEADERS, _header_row(filters.request_headers)),
+        key(Table.RESPONSE_HEADERS, _header_row(filters.response_headers)),
+        key(Table.LOCATIONS, _location_row(filters, matched, port)),
+    )
+    return key(Table.FILTERS, "|".join(fields).rstrip("|")), rows
 
 
 def _services(rule: Rule, mode: str) -> dict[str, ServicePort]:
-    if rule.redirect is not None:
+    if rule.filters.redirect is not None:
         return {}
     backends = (backend.service for backend in rule.backends)
     return {service_key(service, mode): service for service in backends if service is not None}
 
 
-def _target(rule: Rule, mode: str) -> str:
-    """One Service, ``!`` for an error, or ``*`` and shares by weight."""
-    shares: dict[str, int] = {}
+def _target(rule: Rule, mode: str, filters: Callable[[Filters], str]) -> tuple[str, str]:
+    """Give a target and the key of its filters, as ``filters`` makes keys.
+
+    A target is one Service, ``!`` for an error, ``-`` for a redirect, or ``*`` and shares by weight. A share whose
+    filters are not those of its rule names them after a ``@``.
+    """
+    own = filters(rule.filters)
+    if rule.filters.redirect is not None:
+        return REDIRECT_TARGET, own
+    shares: dict[tuple[str, str], int] = {}
     for backend in rule.backends:
-        key = ERROR_TARGET if backend.service is None else service_key(backend.service, mode)
-        shares[key] = shares.get(key, 0) + backend.weight
+        name = ERROR_TARGET if backend.service is None else service_key(backend.service, mode)
+        share = (name, filters(rule.filters_of(backend)))
+        shares[share] = shares.get(share, 0) + backend.weight
     if not shares:
-        return ERROR_TARGET
+        return ERROR_TARGET, own
     if len(shares) == 1:
         return next(iter(shares))
-    return "*" + "+".join(f"{weight}:{key}" for key, weight in sorted(shares.items()))
+    names = {share: share[0] if share[1] == own else "@".join(share) for share in shares}
+    return "*" + "+".join(f"{weight}:{names[share]}" for share, weight in sorted(shares.items())), own
 
 
 def _conditions(match: Match) -> Iterator[str]:
@@ -344,25 +376,35 @@ def _conditions(match: Match) -> Iterator[str]:
             yield f"{source}{sign}{encode(value.name)}:{encode(value.value)}"
 
 
-def _header_row(headers: HeaderFilter) -> str:
-    return "|".join((encode_header_names(headers.remove), encode_headers(headers.set), encode_headers(headers.add)))
+def _header_row(headers: HeaderFilter | None) -> str:
+    if headers is None:
+        return ""
+    fields = (encode_header_names(headers.remove), encode_headers(headers.set), encode_headers(headers.add))
+    return "|".join(fields).rstrip("|")
 
 
-_WELL_KNOWN_PORTS = {"http": 80, "https": 443}
+def _location_row(filters: Filters, matched: PathKey, port: int) -> str:
+    """``path kind|path where nothing follows|path before what follows|length cut off|host|status|scheme|port``.
 
-
-def _redirect_row(redirect: Redirect, matched: PathKey, port: int) -> str:
-    """``status|scheme|host|port|path kind|path where nothing follows|path before what follows|length cut off``.
-
-    An empty host is the request's. The port is the filter's, else the well-known one of the filter's scheme, else the
-    listener's, and left out where the scheme implies it (HTTPRequestRedirectFilter.port).
+    Without a status it is a rewrite, and ends with the host. An empty host is the request's. The port is the filter's,
+    else the well-known one of the filter's scheme, else the listener's, and left out where the scheme implies it
+    (HTTPRequestRedirectFilter.port).
     """
+    redirect = filters.redirect
+    if redirect is None:
+        rewrite = filters.rewrite
+        return "" if rewrite is None else "|".join((*_path_fields(rewrite.path, matched), rewrite.hostname)).rstrip("|")
     scheme = redirect.scheme or "http"
-    number = redirect.port or (_WELL_KNOWN_PORTS[scheme] if redirect.scheme else port)
-    suffix = "" if _WELL_KNOWN_PORTS.get(scheme) == number else f":{number}"
-    path = uri_path(redirect.path)
-    alone, before, cut = path or "/", path.rstrip("/"), 0
-    if redirect.path_kind == "prefix" and matched.kind == "prefix":
-        cut = len(matched.value.encode())
-    fields = (str(redirect.status), scheme, redirect.hostname, suffix, redirect.path_kind)
-    return "|".join((*fields, encode(alone), encode(before), str(cut)))
+    number = redirect.port or (WELL_KNOWN_PORTS[scheme] if redirect.scheme else port)
+    suffix = "" if WELL_KNOWN_PORTS.get(scheme) == number else f":{number}"
+    fields = (*_path_fields(redirect.path, matched), redirect.hostname, str(redirect.status), scheme, suffix)
+    return "|".join(fields).rstrip("|")
+
+
+def _path_fields(change: PathChange | None, matched: PathKey) -> tuple[str, str, str, str]:
+    if change is None:
+        return "", "", "", ""
+    path = uri_path(change.path)
+    if change.kind == "full":
+        return change.kind, encode(path or "/"), "", ""
+    return change.kind, encode(path or "/"), encode(path.rstrip("/")), str(len(matched.value.encode()))

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from gwctl.api.httproute import HTTPRouteFilter, HTTPRouteMatch
+from gwctl.api.httproute import HTTPRouteMatch
 from gwctl.api.ref import Ref
 from gwctl.graph.node import BackendNode, HTTPRuleNode, RouteNode, ServicePort
+from gwctl.routing.filter import NO_FILTERS, Filters, build_filters
 
 PathKind = Literal["exact", "regex", "prefix"]
 
@@ -47,32 +48,12 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
-class HeaderFilter:
-    """A header modifier. Removed first, then set, then added."""
-
-    set: tuple[tuple[str, str], ...]
-    add: tuple[tuple[str, str], ...]
-    remove: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Redirect:
-    """A redirect filter as written: None and empty mean "as in the request"; ``path_kind`` says what is replaced."""
-
-    scheme: str
-    hostname: str
-    port: int | None
-    path_kind: Literal["", "full", "prefix"]
-    path: str
-    status: int
-
-
-@dataclass(frozen=True, slots=True)
 class Backend:
-    """A share of a rule's requests. ``service`` None answers 500."""
+    """A share of a rule's requests. ``service`` None answers 500. ``filters`` come after those of the rule."""
 
     weight: int
     service: ServicePort | None
+    filters: Filters = NO_FILTERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +62,19 @@ class Rule:
 
     route: Ref
     index: int
-    request_headers: HeaderFilter | None
-    redirect: Redirect | None
     backends: tuple[Backend, ...]
+    filters: Filters = NO_FILTERS
 
     @property
     def name(self) -> str:
         """The rule's name in logs and metrics: namespace/name/index."""
         return f"{self.route.namespace}/{self.route.name}/{self.index}"
+
+    def filters_of(self, backend: Backend | None) -> Filters:
+        """Give all filters that a request meets on its way to a backend; None and one that is missing have none."""
+        if backend is None or backend.service is None:
+            return self.filters
+        return self.filters.then(backend.filters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,21 +113,16 @@ def build_candidates(node: RouteNode) -> Iterator[Candidate]:
 def build_tcp_rule(node: RouteNode) -> Rule | None:
     """Give the rule of a TCPRoute, None where it has none that stands."""
     for rule in node.rules:
-        return Rule(node.ref, rule.index, None, None, _build_backends(rule.backends))
+        return Rule(node.ref, rule.index, _build_backends(rule.backends))
     return None
 
 
 def _build_rule(route: Ref, node: HTTPRuleNode) -> Rule:
-    headers: HeaderFilter | None = None
-    redirect: Redirect | None = None
-    for item in node.filters:
-        headers = _build_header_filter(item) or headers
-        redirect = _build_redirect(item) or redirect
-    return Rule(route, node.index, headers, redirect, _build_backends(node.backends))
+    return Rule(route, node.index, _build_backends(node.backends), build_filters(node.filters))
 
 
 def _build_backends(nodes: Iterable[BackendNode]) -> tuple[Backend, ...]:
-    return tuple(Backend(node.weight, node.service) for node in nodes if node.weight > 0)
+    return tuple(Backend(node.weight, node.service, build_filters(node.filters)) for node in nodes if node.weight > 0)
 
 
 def _build_match(match: HTTPRouteMatch) -> Match:
@@ -161,29 +142,3 @@ def _first_of_each(matches: Iterable[ValueMatch]) -> tuple[ValueMatch, ...]:
     for match in matches:
         first.setdefault(match.name, match)
     return tuple(first[name] for name in sorted(first))
-
-
-def _build_header_filter(item: HTTPRouteFilter) -> HeaderFilter | None:
-    modifier = item.request_header_modifier
-    if modifier is None:
-        return None
-    return HeaderFilter(
-        tuple((header.name, header.value) for header in modifier.set),
-        tuple((header.name, header.value) for header in modifier.add),
-        tuple(modifier.remove),
-    )
-
-
-def _build_redirect(item: HTTPRouteFilter) -> Redirect | None:
-    redirect = item.request_redirect
-    if redirect is None:
-        return None
-    path_kind: Literal["", "full", "prefix"] = ""
-    path = ""
-    if redirect.path is not None and redirect.path.type == "ReplaceFullPath":
-        path_kind, path = "full", redirect.path.replace_full_path or ""
-    elif redirect.path is not None:
-        path_kind, path = "prefix", redirect.path.replace_prefix_match or ""
-    return Redirect(
-        redirect.scheme or "", redirect.hostname or "", redirect.port, path_kind, path, redirect.status_code
-    )

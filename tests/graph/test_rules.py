@@ -122,18 +122,18 @@ def test_rule_without_backends_stands() -> None:
 
 
 REDIRECT = "filters: [{type: RequestRedirect, requestRedirect: {path: %s}}]"
+EXTENSION = "{type: ExtensionRef, extensionRef: {group: g, kind: K, name: n}}"
+
 UNSUPPORTED = [
-    ("filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {}}]", "filters[0].type"),
-    ("filters: [{type: URLRewrite, urlRewrite: {}}]", "filters[0].type"),
     ("filters: [{type: RequestMirror, requestMirror: {backendRef: {name: s, port: 80}}}]", "filters[0].type"),
     ("filters: [{type: CORS, cors: {}}]", "filters[0].type"),
-    ("filters: [{type: ExtensionRef, extensionRef: {group: g, kind: K, name: n}}]", "filters[0].type"),
+    (f"filters: [{EXTENSION}]", "filters[0].type"),
     ("timeouts: {request: 1s}", "timeouts"),
     ("retry: {attempts: 1}", "retry"),
     ("sessionPersistence: {}", "sessionPersistence"),
     (
-        "backendRefs: [{name: s, port: 80, filters: [{type: URLRewrite, urlRewrite: {}}]}]",
-        "backendRefs[0].filters",
+        f"backendRefs: [{{name: s, port: 80, filters: [{EXTENSION}]}}]",
+        "backendRefs[0].filters[0].type",
     ),
     ("matches: [{path: {type: RegularExpression, value: 'a('}}]", "matches[0].path.value"),
     (
@@ -187,7 +187,7 @@ def test_filters_that_are_supported_stay() -> None:
         )
     )
     assert graph.problems == ()
-    assert [item.type for item in rules_of(graph)[0].filters] == ["RequestHeaderModifier", "RequestRedirect"]
+    assert [item.resource.type for item in rules_of(graph)[0].filters] == ["RequestHeaderModifier", "RequestRedirect"]
 
 
 def test_of_equal_names_only_the_first_counts() -> None:
@@ -204,7 +204,7 @@ def test_of_equal_names_only_the_first_counts() -> None:
     (rule,) = rules_of(graph)
     assert [(item.name, item.value) for item in rule.matches[0].headers] == [("A", "1"), ("b", "2")]
     assert [(item.name, item.value) for item in rule.matches[0].query_params] == [("A", "1"), ("a", "2")]
-    modifier = rule.filters[0].request_header_modifier
+    modifier = rule.filters[0].resource.request_header_modifier
     assert modifier is not None
     assert [item.value for item in (*modifier.set, *modifier.add)] == ["1", "1"]
 
@@ -266,10 +266,30 @@ def test_problems_are_sorted_and_name_their_field() -> None:
         ("set: [{name: Connection, value: close}]", "set[0].name"),
         ("add: [{name: x, value: y}, {name: content-length, value: '1'}]", "add[1].name"),
         ("remove: [Transfer-Encoding]", "remove[0]"),
+        ("remove: ['x y']", "remove[0]"),
     ],
 )
-def test_a_header_that_haproxy_makes_itself_is_refused_and_not_dropped_in_silence(modifier: str, field: str) -> None:
+@pytest.mark.parametrize("kind", ["RequestHeaderModifier", "ResponseHeaderModifier"])
+def test_a_header_that_haproxy_makes_itself_is_refused_and_not_dropped_in_silence(
+    modifier: str, field: str, kind: str
+) -> None:
+    name = kind[0].lower() + kind[1:]
+    filters = f"filters: [{{type: {kind}, {name}: {{{modifier}}}}}]"
+    for rule, at in ((filters, ""), (f"backendRefs: [{{name: s, port: 80, {filters}}}]", "backendRefs[0].")):
+        problem = only_problem(graph_of(GATEWAY + SERVICES + route(f"[{{{rule}}}]")))
+        assert problem.reason == "UnsupportedValue"
+        assert problem.field == f"spec.rules[0].{at}filters[0].{name}.{field}"
+
+
+@pytest.mark.parametrize(
+    ("modifier", "fields"),
+    [
+        ("set: [{name: HOST, value: b.test}]", []),
+        ("add: [{name: Host, value: b.test}]", ["add[0].name"]),
+        ("remove: [host]", ["remove[0]"]),
+    ],
+)
+def test_a_request_keeps_exactly_one_host(modifier: str, fields: list[str]) -> None:
     rules = f"[{{filters: [{{type: RequestHeaderModifier, requestHeaderModifier: {{{modifier}}}}}]}}]"
-    problem = only_problem(graph_of(GATEWAY + SERVICES + route(rules)))
-    assert problem.reason == "UnsupportedValue"
-    assert problem.field == f"spec.rules[0].filters[0].requestHeaderModifier.{field}"
+    graph = graph_of(GATEWAY + SERVICES + route(rules))
+    assert [item.field.partition("Modifier.")[2] for item in graph.problems] == fields

@@ -35,16 +35,24 @@ def _check_entry(state: State, value: str, where: str) -> None:
         for rule in state.tables[Table.GROUPS][group].split("&"):
             _check_entry(state, rule.partition("?")[2], f"group {group}")
         return
-    target, rule, headers, redirect = value.split("|")
+    target, rule, *filters = value.split("|")
     assert rule, where
-    if headers:
-        assert headers in state.tables[Table.REQUEST_HEADERS], f"{where} names headers {headers}"
-    if redirect:
-        assert redirect in state.tables[Table.REDIRECTS], f"{where} names redirect {redirect}"
+    for name in filters:
+        _check_filters(state, name, where)
     _check_target(state, target, where)
+
+
+def _check_filters(state: State, name: str, where: str) -> None:
+    assert name in state.tables[Table.FILTERS], f"{where} names filters {name}"
+    tables = (Table.REQUEST_HEADERS, Table.RESPONSE_HEADERS, Table.LOCATIONS)
+    for table, key in zip(tables, state.tables[Table.FILTERS][name].split("|"), strict=False):
+        assert not key or key in state.tables[table], f"filters {name} name {key} in {table}"
 
 
 def _check_target(state: State, target: str, where: str) -> None:
     shares = [part.partition(":")[2] for part in target[1:].split("+")] if target.startswith("*") else [target]
     for share in shares:
-        assert share in ("!", "-") or share in state.tables[Table.SERVICES], f"{where} names Service {share}"
+        service, _, filters = share.partition("@")
+        assert service in ("!", "-") or service in state.tables[Table.SERVICES], f"{where} names Service {service}"
+        if filters:
+            _check_filters(state, filters, where)

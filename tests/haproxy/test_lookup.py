@@ -70,18 +70,20 @@ def test_it_agrees_with_the_reference_matcher(seed: int) -> None:
                 continue
             rule = verdict.candidate.rule
             assert outcome.rule == rule.name, request
-            if rule.redirect is not None:
-                assert outcome.status == rule.redirect.status
-                assert outcome.location
-            elif rule.backends and len(shares(rule)) > 1:
-                assert dict(outcome.shares) == shares(rule)
-            else:
-                assert [name for name, _ in outcome.shares] == list(shares(rule) or [ERROR_TARGET])
+            if rule.filters.redirect is not None:
+                assert outcome.status == rule.filters.redirect.status
+                assert outcome.shares[0].location
+                continue
+            found: dict[str, int] = {}
+            for share in outcome.shares:
+                found[share.target] = found.get(share.target, 0) + share.weight
+            expected = shares(rule) or {ERROR_TARGET: 1}
+            assert found == expected or list(found) == list(expected)
 
 
 def test_nothing_is_404() -> None:
-    assert look_up({}, FRONTEND, get("/")) == Outcome(404)
-    assert look_up(tables(), FRONTEND, get("/")) == Outcome(404, HOST)
+    assert look_up({}, FRONTEND, get("/")) == Outcome()
+    assert look_up(tables(), FRONTEND, get("/")) == Outcome(HOST)
 
 
 def test_hosts_are_looked_up_from_the_most_specific_on() -> None:
@@ -103,10 +105,10 @@ def test_hosts_are_looked_up_from_the_most_specific_on() -> None:
 
 def test_exact_then_regular_expression_then_longest_prefix() -> None:
     rows = tables(
-        paths_exact={f"{HOST}%2Fv2": "!|exact||"},
+        paths_exact={f"{HOST}%2Fv2": "!|exact"},
         paths_regex={HOST: "~g1"},
-        paths_prefix={f"{HOST}%2F": "!|root||", f"{HOST}%2Fv2%2F": "!|prefix||"},
-        groups={"g1": "p~%2Fv%5B0-9%5D%2B%2Fx?!|regex||"},
+        paths_prefix={f"{HOST}%2F": "!|root", f"{HOST}%2Fv2%2F": "!|prefix"},
+        groups={"g1": "p~%2Fv%5B0-9%5D%2B%2Fx?!|regex"},
     )
     for path, rule in {
         "/v2": "exact", "/v2/x": "regex", "/v2/x/": "prefix", "/v2/": "prefix", "/v2x": "root", "/": "root",
@@ -117,7 +119,7 @@ def test_exact_then_regular_expression_then_longest_prefix() -> None:
 def test_a_group_that_does_not_fit_hands_on_to_the_shorter_prefix() -> None:
     rows = tables(
         paths_prefix={f"{HOST}%2F": "~g2", f"{HOST}%2Fa%2F": f"~g1>{HOST}%2F"},
-        groups={"g1": "h:x:1?!|long||", "g2": "q:p:a%20b?!|query||&?!|short||"},
+        groups={"g1": "h:x:1?!|long", "g2": "q:p:a%20b?!|query&?!|short"},
     )
     assert look_up(rows, FRONTEND, get("/a", headers=(("X", "1"),))).rule == "long"
     assert look_up(rows, FRONTEND, get("/a", query="p=a+b")).rule == "query"
@@ -127,7 +129,7 @@ def test_a_group_that_does_not_fit_hands_on_to_the_shorter_prefix() -> None:
 def test_conditions_see_one_value_and_all_of_it() -> None:
     rows = tables(
         paths_prefix={f"{HOST}%2F": "~g"},
-        groups={"g": "m:PUT?!|method||&h~x:a.%2Ab?!|header||&q~q:%28?!|broken||&?!|rest||"},
+        groups={"g": "m:PUT?!|method&h~x:a.%2Ab?!|header&q~q:%28?!|broken&?!|rest"},
     )
     assert look_up(rows, FRONTEND, Request("PUT", "a.com", "/")).rule == "method"
     assert look_up(rows, FRONTEND, get("/", headers=(("X", "a"), ("x", "b")))).rule == "header"
@@ -136,27 +138,46 @@ def test_conditions_see_one_value_and_all_of_it() -> None:
 
 
 def test_shares_and_slots() -> None:
-    rows = tables(paths_prefix={f"{HOST}%2F": "*1:!+3:default/s/80|r||"})
+    rows = tables(paths_prefix={f"{HOST}%2F": "*1:!+3:default/s/80|r"})
     outcome = look_up(rows, FRONTEND, get("/"))
-    assert (outcome.status, outcome.slots) == (None, ("gwctl-http-00001",))
-    assert outcome.shares == (("!", 1), ("default/s/80", 3))
-    assert look_up(tables(paths_prefix={f"{HOST}%2F": "!|r||"}), FRONTEND, get("/")).status == 500
+    assert outcome.status is None
+    assert [(share.weight, share.target, share.slot, share.status) for share in outcome.shares] == [
+        (1, "!", "", 500),
+        (3, "default/s/80", "gwctl-http-00001", None),
+    ]
+    assert look_up(tables(paths_prefix={f"{HOST}%2F": "!|r"}), FRONTEND, get("/")).status == 500
 
 
 @pytest.mark.parametrize(
     ("row", "location"),
     [
-        ("301|https||||%2F||0", "https://A.com/a/b?q=1"),
-        ("302|http|b.com|:8080|full|%2Fx%20y|%2Fx%20y|0", "http://b.com:8080/x y?q=1"),
-        ("308|http|b.com||prefix|%2Fx|%2Fx|2", "http://b.com/x/b?q=1"),
-        ("308|http|b.com||prefix|%2F||2", "http://b.com/b?q=1"),
-        ("308|http|b.com||prefix|%2Fx|%2Fx|4", "http://b.com/x?q=1"),
+        ("|||||301|https", "https://A.com/a/b?q=1"),
+        ("full|%2Fx%20y|||b.com|302|http|:8080", "http://b.com:8080/x y?q=1"),
+        ("prefix|%2Fx|%2Fx|2|b.com|308|http", "http://b.com/x/b?q=1"),
+        ("prefix|%2F||2|b.com|308|http", "http://b.com/b?q=1"),
+        ("prefix|%2Fx|%2Fx|4|b.com|308|http", "http://b.com/x?q=1"),
     ],
 )
 def test_redirects(row: str, location: str) -> None:
-    rows = tables(paths_prefix={f"{HOST}%2F": "-|r||d"}, redirects={"d": row})
+    rows = tables(paths_prefix={f"{HOST}%2F": "-|r|f"}, filters={"f": "||d"}, locations={"d": row})
     outcome = look_up(rows, FRONTEND, get("/a/b", host="A.com:80", query="q=1"))
-    assert (outcome.status, outcome.location) == (int(row[:3]), location)
+    assert (outcome.status, outcome.shares[0].location) == (int(row.split("|")[5]), location)
+
+
+def test_filters_of_a_rule_and_of_a_share() -> None:
+    rows = tables(
+        paths_prefix={f"{HOST}%2F": "*1:!+2:default/s/80+3:default/s/80@g|r|f"},
+        filters={"f": "h|i|l", "g": "h"},
+        request_headers={"h": "eA"},
+        response_headers={"i": "eQ"},
+        locations={"l": "prefix|%2Fnew|%2Fnew|2|b.com"},
+    )
+    error, plain, own = look_up(rows, FRONTEND, get("/a/b")).shares
+    assert (error.status, plain.status, own.status) == (500, None, None)
+    assert (plain.path, plain.hostname) == ("/new/b", "b.com")
+    assert (own.path, own.hostname) == ("/a/b", "a.com")
+    assert [table for table, _ in plain.filters] == [Table.REQUEST_HEADERS, Table.RESPONSE_HEADERS, Table.LOCATIONS]
+    assert own.filters == ((Table.REQUEST_HEADERS, "eA"),)
 
 
 @pytest.mark.parametrize(
@@ -164,12 +185,14 @@ def test_redirects(row: str, location: str) -> None:
     [
         (tables(paths_prefix={f"{HOST}%2F": "~g"}), Table.GROUPS),
         (
-            tables(paths_prefix={f"{HOST}%2F": f"~g>{HOST}%2Fx%2F"}, groups={"g": "?!|r||"}),
+            tables(paths_prefix={f"{HOST}%2F": f"~g>{HOST}%2Fx%2F"}, groups={"g": "?!|r"}),
             Table.PATHS_PREFIX,
         ),
-        (tables(paths_prefix={f"{HOST}%2F": "!|r|h|"}), Table.REQUEST_HEADERS),
-        (tables(paths_prefix={f"{HOST}%2F": "-|r||d"}), Table.REDIRECTS),
-        (tables(paths_prefix={f"{HOST}%2F": "*1:default/s/80+1:default/t/80|r||"}), Table.SERVICES),
+        (tables(paths_prefix={f"{HOST}%2F": "!|r|f"}), Table.FILTERS),
+        (tables(paths_prefix={f"{HOST}%2F": "!|r|f"}, filters={"f": "h"}), Table.REQUEST_HEADERS),
+        (tables(paths_prefix={f"{HOST}%2F": "-|r|f"}, filters={"f": "||d"}), Table.LOCATIONS),
+        (tables(paths_prefix={f"{HOST}%2F": "*1:!+1:default/s/80@f|r"}), Table.FILTERS),
+        (tables(paths_prefix={f"{HOST}%2F": "*1:default/s/80+1:default/t/80|r"}), Table.SERVICES),
     ],
 )
 def test_a_row_that_leads_nowhere_is_named(rows: dict[Table, Rows], table: Table) -> None:
@@ -183,7 +206,7 @@ def test_connections() -> None:
     rows = tables(tcp={FRONTEND: "*1:!+3:default/s/80|default/r/0"})
     outcome = look_up_connection(rows, FRONTEND)
     assert outcome is not None
-    assert (outcome.rule, outcome.slots) == ("default/r/0", ("gwctl-http-00001",))
+    assert (outcome.rule, outcome.shares[1].slot) == ("default/r/0", "gwctl-http-00001")
     assert look_up_connection(rows, "gwctl.default.gw.81") is None
     with pytest.raises(DanglingReference, match="default/t/80"):
         look_up_connection(tables(tcp={FRONTEND: "default/t/80|r"}), FRONTEND)

@@ -73,8 +73,8 @@ async def test_exactly_the_stale_and_foreign_rows_and_servers_are_repaired(
         path = "default/gateway/http/web.test%2F"
         maps = dataplane.folder / "maps"
         for command in (
-            f"set map {maps}/{table} {path} !|default/gone/0||",
-            f"add map {maps}/{table} default/gateway/http/web.test%2Fold%2F !|default/old/0||",
+            f"set map {maps}/{table} {path} !|default/gone/0",
+            f"add map {maps}/{table} default/gateway/http/web.test%2Fold%2F !|default/old/0",
             f"del map {maps}/gwctl-services.map default/web/80",
             f"add server {slot}/stranger 127.0.0.1:1",
         ):

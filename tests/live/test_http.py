@@ -1,15 +1,9 @@
-"""HTTP against the real HAProxy: what the specification says about hosts, paths, conditions, filters and errors.
-
-Every rule names itself in a request header that the backend repeats, so an answer says which rule took the request.
-"""
+"""HTTP against the real HAProxy: what the specification says about hosts, paths, conditions and errors."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,100 +11,10 @@ from urllib.parse import quote
 import pytest
 
 from gwctl.routing.request import Request
-from tests.harness import DataPlane, EchoBackend, free_port
-from tests.http1 import Connection, Response, fetch
-from tests.live.gateway import Gwctl
-from tests.manifests import Manifest, backend, endpoints, gateway, gateway_class, http_route, listener, service
-
-Case = tuple[Request, str | int]
-
-
-class Site:
-    """A running gwctl with one Gateway; Service ``web`` answers, Service ``idle`` has no endpoints."""
-
-    def __init__(self, gwctl: Gwctl, port: int) -> None:
-        self.gwctl = gwctl
-        self.port = port
-
-    async def apply(self, *routes: Manifest) -> None:
-        """Serve these routes."""
-        await self.gwctl.apply("routes.yaml", routes)
-
-    async def check(self, cases: Iterable[Case]) -> None:
-        """Send requests on one connection; each must be taken by the rule, or answered with the status, named."""
-        wrong = []
-        async with Connection(self.port) as connection:
-            for request, expected in cases:
-                response = await connection.send(request)
-                found = taken_by(response)
-                if found != expected:
-                    wrong.append(f"{request}: {found}, not {expected}")
-        assert not wrong, "\n".join(wrong)
-
-
-def taken_by(response: Response) -> str | int:
-    """Give the rule that took a request, or the status where no backend answered."""
-    if response.status != 200:
-        return response.status
-    return str(response.json()["headers"].get("x-rule", ["(unnamed)"])[0])
-
-
-@asynccontextmanager
-async def running(dataplane: DataPlane, folder: Path, *routes: Manifest, **listeners: str) -> AsyncIterator[Site]:
-    """Run gwctl with routes; ``listeners`` are hostnames by name. HAProxy must not reload after the start."""
-    port = free_port()
-    found = [listener(name, port, hostname) for name, hostname in listeners.items()] or [listener("http", port)]
-    async with EchoBackend("web") as web:
-        base = [gateway_class(), gateway(found), service("web"), service("idle")]
-        base += endpoints("web", [("127.0.0.1", web.port)])
-        async with Gwctl(dataplane, folder / "manifests", *base) as gwctl:
-            worker = await dataplane.worker()
-            site = Site(gwctl, port)
-            await site.apply(*routes)
-            yield site
-            assert await dataplane.worker() == worker, "HAProxy was reloaded"
-            assert "gwctl_drift_repaired_total{" not in await gwctl.metrics()
-
-
-def rule(name: str, *matches: Manifest, **more: Any) -> Manifest:
-    """A rule that names itself to the backend."""
-    change = {"set": [{"name": "x-rule", "value": name}]}
-    filters = [{"type": "RequestHeaderModifier", "requestHeaderModifier": change}]
-    return {"matches": list(matches), "filters": filters, "backendRefs": [backend("web")], **more}
-
-
-def path(value: str, kind: str = "PathPrefix", **more: Any) -> Manifest:
-    """A match of a path."""
-    return {"path": {"type": kind, "value": value}, **more}
-
-
-def header(name: str, value: str, kind: str = "Exact") -> Manifest:
-    """A match of one header."""
-    return {"headers": [{"name": name, "value": value, "type": kind}]}
-
-
-def query(name: str, value: str, kind: str = "Exact") -> Manifest:
-    """A match of one query parameter."""
-    return {"queryParams": [{"name": name, "value": value, "type": kind}]}
-
-
-def get(target: str = "/", host: str = "a.test", **headers: str) -> Request:
-    """A GET request; underscores in names of headers stand for dashes."""
-    where, _, asked = target.partition("?")
-    named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
-    return Request("GET", host, where, asked, named)
-
-
-async def send_raw(port: int, *lines: str) -> tuple[str, bytes]:
-    """Send lines as they are, and give the status line and the body."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
-        async with asyncio.timeout(5):
-            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-    finally:
-        writer.close()
-    return head.decode("latin-1").partition("\r\n")[0], body
+from tests.harness import DataPlane
+from tests.http1 import Connection, fetch
+from tests.live.site import Case, get, header, path, query, redirect, rule, running, send_raw, taken_by
+from tests.manifests import Manifest, backend, http_route
 
 
 async def test_errors(dataplane: DataPlane, tmp_path: Path) -> None:
@@ -431,112 +335,6 @@ async def test_precedence_across_routes_and_a_rule_without_matches(dataplane: Da
                 (Request("POST", "a.test", "/a/bc"), "plain"),
             ]
         )
-
-
-def redirect(where: str, **fields: Any) -> Manifest:
-    return {
-        "matches": [path(where)],
-        "filters": [{"type": "RequestRedirect", "requestRedirect": fields}],
-    }
-
-
-async def test_redirects(dataplane: DataPlane, tmp_path: Path) -> None:
-    def prefix(text: str) -> Manifest:
-        return {"type": "ReplacePrefixMatch", "replacePrefixMatch": text}
-
-    def full(text: str) -> Manifest:
-        return {"type": "ReplaceFullPath", "replaceFullPath": text}
-
-    rules = [
-        redirect("/plain", statusCode=301),
-        redirect("/https", scheme="https"),
-        redirect("/http", scheme="http"),
-        redirect("/host", hostname="other.test", statusCode=303),
-        redirect("/port", port=80),
-        redirect("/odd", scheme="https", port=8443, hostname="other.test", statusCode=307),
-        redirect("/full", path=full("/new"), port=80, statusCode=308),
-        redirect("/strange", path=full("/a;b'c\"d\\e%20f%g?h#i|&<>,="), port=80),
-        redirect("/cut", path=prefix("/"), port=80),
-        redirect("/swap/", path=prefix("/new/"), port=80),
-        redirect("/none", path=prefix(""), port=80),
-    ]
-    # A redirect wins over backends.
-    rules[0]["backendRefs"] = [backend("web")]
-    whole = http_route("whole", [redirect("/", path=prefix("/all"), port=80)], ("b.test",))
-    async with running(dataplane, tmp_path, http_route("r", rules, ("a.test", "*.a.test")), whole) as site:
-        own = f":{site.port}"
-        cases = [
-            (get("/plain/x?q=1&r=%20"), 301, f"http://a.test{own}/plain/x?q=1&r=%20"),
-            (get("/plain", host="x.a.test:1234"), 301, f"http://x.a.test{own}/plain"),
-            (get("/plain?"), 301, f"http://a.test{own}/plain"),
-            (get("/https"), 302, "https://a.test/https"),
-            (get("/http"), 302, "http://a.test/http"),
-            (get("/host/a%2Fb"), 303, f"http://other.test{own}/host/a%2Fb"),
-            (get("/port"), 302, "http://a.test/port"),
-            (get("/odd"), 307, "https://other.test:8443/odd"),
-            (get("/full/x?q"), 308, "http://a.test/new?q"),
-            (get("/strange"), 302, "http://a.test/a;b'c%22d%5Ce%20f%25g%3Fh%23i%7C&%3C%3E,="),
-            (get("/cut"), 302, "http://a.test/"),
-            (get("/cut/"), 302, "http://a.test/"),
-            (get("/cut/x;y=1"), 302, "http://a.test/x;y=1"),
-            (get("/swap"), 302, "http://a.test/new/"),
-            (get("/swap/"), 302, "http://a.test/new/"),
-            (get("/swap/x"), 302, "http://a.test/new/x"),
-            (get("/none/x?q=1"), 302, "http://a.test/x?q=1"),
-            (get("/none"), 302, "http://a.test/"),
-            (get("/x", host="b.test"), 302, "http://b.test/all/x"),
-            (Request("POST", "a.test", "/odd"), 307, "https://other.test:8443/odd"),
-        ]
-        wrong = []
-        async with Connection(site.port) as connection:
-            for request, status, location in cases:
-                response = await connection.send(request)
-                found = response.status, response.headers.get("location")
-                if found != (status, location):
-                    wrong.append(f"{request}: {found}, not {(status, location)}")
-        assert not wrong, "\n".join(wrong)
-
-
-async def test_header_changes(dataplane: DataPlane, tmp_path: Path) -> None:
-    strange = "a; \"b\", 'c'\\d %e =f|g&h"
-    changes: dict[str, Manifest] = {
-        "/set": {"set": [{"name": "X-Set", "value": strange}, {"name": "x-twice", "value": "new"}]},
-        "/add": {"add": [{"name": "X-Add", "value": strange}, {"name": "x-twice", "value": "more"}]},
-        "/remove": {"remove": ["X-Twice", "x-not-there"]},
-        "/all": {
-            "remove": ["x-gone"],
-            "set": [{"name": "x-twice", "value": "one"}],
-            "add": [{"name": "x-twice", "value": "two"}],
-        },
-        "/long": {"set": [{"name": "x-long", "value": "%" * 4096}, {"name": "x-short", "value": "a" * 239}]},
-        "/edges": {"set": [{"name": f"x-{n}", "value": "v" * n} for n in (1, 127, 128, 239, 240, 241, 255, 256, 2288)]},
-        "/token": {"set": [{"name": "x!#$%&'*+-.^_`|~", "value": "%[src]"}], "remove": ["x'"]},
-    }
-    rules = [
-        {
-            "matches": [path(where)],
-            "filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": change}],
-            "backendRefs": [backend("web")],
-        }
-        for where, change in changes.items()
-    ]
-    sent = (("X-Twice", "1"), ("x-twice", "2"), ("x-gone", "1"), ("x'", "1"))
-    expected: dict[str, dict[str, list[str]]] = {
-        "/set": {"x-set": [strange], "x-twice": ["new"], "x-gone": ["1"]},
-        "/add": {"x-add": [strange], "x-twice": ["1", "2", "more"]},
-        "/remove": {"x-gone": ["1"]},
-        "/all": {"x-twice": ["one", "two"]},
-        "/long": {"x-long": ["%" * 4096], "x-short": ["a" * 239]},
-        "/edges": {f"x-{n}": ["v" * n] for n in (1, 127, 128, 239, 240, 241, 255, 256, 2288)},
-        "/token": {"x!#$%&'*+-.^_`|~": ["%[src]"]},
-    }
-    gone = {"/remove": ("x-twice", "x-not-there"), "/all": ("x-gone",), "/token": ("x'",)}
-    async with running(dataplane, tmp_path, http_route("r", rules)) as site, Connection(site.port) as connection:
-        for where, wanted in expected.items():
-            response = await connection.send(Request("GET", "a.test", where, "", sent))
-            there = response.json()["headers"]
-            assert {name: there.get(name) for name in wanted} == wanted, where
-            assert not {*gone.get(where, ())} & set(there), where
 
 
 async def test_a_kept_alive_connection_crosses_virtual_hosts(dataplane: DataPlane, tmp_path: Path) -> None:

@@ -6,13 +6,15 @@ Seeds are printed; ``GWCTL_ORACLE_SEED`` repeats one, ``GWCTL_ORACLE_SETS`` sets
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
 
-from gwctl.routing.filter import change_headers, redirect_location
+from gwctl.routing.effect import change_headers, forward, redirect_location
+from gwctl.routing.filter import Filters
 from gwctl.routing.matcher import Verdict, find_rule
 from gwctl.routing.request import Request
+from gwctl.routing.rule import Backend, Rule
 from gwctl.routing.virtualhost import FrontendKey, Routing
 from tests.harness import DataPlane, EchoBackend, free_port
 from tests.http1 import Connection, Response
@@ -74,27 +76,59 @@ def _answers(verdict: Verdict, request: Request, response: Response, port: int) 
     if verdict.candidate is None:
         yield "status", response.status, 404
         return
-    rule = verdict.candidate.rule
-    if rule.redirect is not None:
-        yield "status", response.status, rule.redirect.status
-        location = redirect_location(rule.redirect, verdict.candidate.match.path, request, port)
-        yield "location", response.headers.get("location"), location
+    rule, matched = verdict.candidate.rule, verdict.candidate.match.path
+    backend = _backend_of(rule, response)
+    filters = rule.filters_of(backend)
+    if filters.redirect is not None:
+        yield "status", response.status, filters.redirect.status
+        yield "location", response.headers.get("location"), redirect_location(filters.redirect, matched, request, port)
+        yield from _response_headers(filters, (), response)
         return
-    backend = rule.backends[0].service
-    if backend is None or backend.name == "empty":
-        yield "status", response.status, 500 if backend is None else 503
+    if backend is None or backend.service is None or backend.service.name == "empty":
+        status = 503 if backend is not None and backend.service is not None else 500
+        yield "status", response.status, status
+        yield from _response_headers(filters, (), response)
         return
     yield "status", response.status, 200
     received = response.json()
-    yield "backend", received["name"], backend.name
-    yield "path", received["path"], request.path
-    yield "query", received["query"], request.query
-    yield "method", received["method"], request.method
-    sent = request.headers
-    headers = change_headers(sent, rule.request_headers) if rule.request_headers else sent
-    wanted: dict[str, list[str]] = {}
-    for name, value in headers:
-        wanted.setdefault(name.lower(), []).append(value)
-    there = {name: values for name, values in received["headers"].items() if name in wanted or name.startswith("x-")}
+    wanted = forward(filters, matched, request)
+    yield "backend", received["name"], backend.service.name
+    for what in ("method", "path", "query"):
+        yield what, received[what], getattr(wanted, what)
+    yield "host", received["headers"]["host"], [wanted.host]
+    headers = _by_name(wanted.headers)
+    there = {name: values for name, values in received["headers"].items() if name in headers or name.startswith("x-")}
     there.pop("x-forwarded-for", None)
-    yield "headers", there, wanted
+    yield "headers", there, headers
+    yield from _response_headers(filters, _asked_answer(wanted.headers), response)
+
+
+def _backend_of(rule: Rule, response: Response) -> Backend | None:
+    """Give the backend that has answered; those of one rule have different Services, and statuses when not serving."""
+    if len(rule.backends) < 2:
+        return rule.backends[0] if rule.backends else None
+    name = response.json()["name"] if response.status == 200 else {500: "missing", 503: "empty"}.get(response.status)
+    if name is None:
+        return next(backend for backend in rule.backends if backend.filters.redirect is not None)
+    return next(
+        backend for backend in rule.backends if (backend.service.name if backend.service else "missing") == name
+    )
+
+
+def _asked_answer(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Give the headers that `EchoBackend` is asked to answer with."""
+    return [(name.removeprefix("answer-"), value) for name, value in headers if name.startswith("answer-")]
+
+
+def _response_headers(
+    filters: Filters, given: Iterable[tuple[str, str]], response: Response
+) -> Iterator[tuple[str, object, object]]:
+    there = [header for header in response.lines if header[0].startswith("x-")]
+    yield "response headers", _by_name(there), _by_name(change_headers(given, filters.response_headers))
+
+
+def _by_name(headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in headers:
+        found.setdefault(name, []).append(value)
+    return found

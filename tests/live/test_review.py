@@ -9,7 +9,7 @@ from time import perf_counter
 from tests.harness import DataPlane, EchoBackend, free_port
 from tests.http1 import fetch
 from tests.live.gateway import Gwctl, wait_for
-from tests.live.test_http import get, path, rule, running
+from tests.live.site import get, path, rule, running
 from tests.manifests import backend, endpoints, gateway, gateway_class, http_route, listener, prefix_rule, service
 
 

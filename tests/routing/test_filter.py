@@ -1,102 +1,107 @@
-"""What filters do: the tables of the specification, literally."""
+"""Filters: what is written becomes values, and two sets of filters become one that does what both do in turn."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gwctl.routing.filter import change_headers, redirect_location, replace_prefix, uri_path
-from gwctl.routing.request import Request
-from gwctl.routing.rule import HeaderFilter, PathKey, Redirect
+from gwctl.api.httproute import HTTPRouteFilter
+from gwctl.graph.node import FilterNode
+from gwctl.routing.effect import change_headers
+from gwctl.routing.filter import NO_FILTERS, Filters, HeaderFilter, PathChange, Redirect, Rewrite, build_filters
 
-ROOT = PathKey("prefix", "")
-
-
-# HTTPPathModifier.replacePrefixMatch: "Request Path | Prefix Match | Replace Prefix | Modified Path"
-@pytest.mark.parametrize(
-    ("path", "prefix", "replacement", "modified"),
-    [
-        ("/foo/bar", "/foo", "/xyz", "/xyz/bar"),
-        ("/foo/bar", "/foo", "/xyz/", "/xyz/bar"),
-        ("/foo/bar", "/foo/", "/xyz", "/xyz/bar"),
-        ("/foo/bar", "/foo/", "/xyz/", "/xyz/bar"),
-        ("/foo", "/foo", "/xyz", "/xyz"),
-        ("/foo/", "/foo", "/xyz", "/xyz/"),
-        ("/foo/bar", "/foo", "", "/bar"),
-        ("/foo/", "/foo", "", "/"),
-        ("/foo", "/foo", "", "/"),
-        ("/foo/", "/foo", "/", "/"),
-        ("/foo", "/foo", "/", "/"),
-        # not in the table
-        ("/foo/bar", "/", "/xyz", "/xyz/foo/bar"),
-        ("/foo/bar", "/", "/", "/foo/bar"),
-        ("/foo//bar", "/foo", "/", "//bar"),
-    ],
-)
-def test_replace_prefix_match(path: str, prefix: str, replacement: str, modified: str) -> None:
-    assert replace_prefix(path, prefix.rstrip("/"), replacement) == modified
-    redirect = Redirect("", "", None, "prefix", replacement, 302)
-    matched = PathKey("prefix", prefix.rstrip("/"))
-    assert redirect_location(redirect, matched, Request("GET", "a.test", path), 80) == f"http://a.test{modified}"
+PREFIX = PathChange("prefix", "/x")
+FULL = PathChange("full", "/y")
 
 
-# HTTPRequestRedirectFilter.port
-@pytest.mark.parametrize(
-    ("scheme", "port", "listener_port", "start"),
-    [
-        # the filter's port
-        ("", 8443, 80, "http://a.test:8443"),
-        ("https", 8443, 80, "https://a.test:8443"),
-        # else the well-known port of the filter's scheme
-        ("http", None, 8080, "http://a.test"),
-        ("https", None, 8080, "https://a.test"),
-        # else the listener's
-        ("", None, 80, "http://a.test"),
-        ("", None, 8080, "http://a.test:8080"),
-        ("", None, 443, "http://a.test:443"),
-        # left out where the scheme implies it, and only there
-        ("http", 80, 8080, "http://a.test"),
-        ("https", 443, 8080, "https://a.test"),
-        ("", 80, 8080, "http://a.test"),
-        ("http", 443, 8080, "http://a.test:443"),
-        ("https", 80, 8080, "https://a.test:80"),
-    ],
-)
-def test_redirect_port(scheme: str, port: int | None, listener_port: int, start: str) -> None:
-    redirect = Redirect(scheme, "", port, "", "", 302)
-    for host in ("a.test", "a.test:9999"):
-        request = Request("GET", host, "/x", "q=1")
-        assert redirect_location(redirect, ROOT, request, listener_port) == f"{start}/x?q=1"
+def build(*filters: dict[str, Any]) -> Filters:
+    return build_filters(FilterNode(HTTPRouteFilter.model_validate(item)) for item in filters)
+
+
+def request_headers(**changes: Any) -> dict[str, Any]:
+    return {"type": "RequestHeaderModifier", "requestHeaderModifier": changes}
+
+
+def rewrite(**fields: Any) -> dict[str, Any]:
+    return {"type": "URLRewrite", "urlRewrite": fields}
+
+
+def test_headers() -> None:
+    changes = {"set": [{"name": "A", "value": "1"}], "add": [{"name": "b", "value": "2"}], "remove": ["C"]}
+    headers = HeaderFilter((("A", "1"),), (("b", "2"),), ("C",))
+    assert build(request_headers(**changes)) == Filters(request_headers=headers)
+    response = {"type": "ResponseHeaderModifier", "responseHeaderModifier": changes}
+    assert build(response) == Filters(response_headers=headers)
+    assert build() is NO_FILTERS
 
 
 @pytest.mark.parametrize(
-    ("redirect", "host", "path", "query", "location"),
+    ("fields", "redirect"),
     [
-        (Redirect("", "b.test", None, "", "", 302), "a.test", "/x", "", "http://b.test/x"),
-        (Redirect("", "", None, "", "", 302), "[::1]:80", "/x", "", "http://[::1]/x"),
-        (Redirect("", "", None, "", "", 302), "A.test", "/X%2f;y", "a=%20&b", "http://a.test/X%2f;y?a=%20&b"),
-        (Redirect("", "", None, "full", "/new", 302), "a.test", "/x", "q", "http://a.test/new?q"),
-        (Redirect("", "", None, "full", "", 302), "a.test", "/x", "", "http://a.test/"),
-        (Redirect("", "", None, "full", "/a%20b%c?d#e", 302), "a.test", "/x", "", "http://a.test/a%20b%25c%3Fd%23e"),
+        ({}, Redirect("", "", None, None, 302)),
+        ({"statusCode": 308, "port": 80}, Redirect("", "", 80, None, 308)),
+        ({"scheme": "https", "hostname": "b.test"}, Redirect("https", "b.test", None, None, 302)),
+        ({"path": {"type": "ReplaceFullPath", "replaceFullPath": "/y"}}, Redirect(path=FULL)),
+        (
+            {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": ""}},
+            Redirect(path=PathChange("prefix", "")),
+        ),
     ],
 )
-def test_redirect_location(redirect: Redirect, host: str, path: str, query: str, location: str) -> None:
-    assert redirect_location(redirect, ROOT, Request("GET", host, path, query), 80) == location
+def test_redirect(fields: dict[str, Any], redirect: Redirect) -> None:
+    assert build({"type": "RequestRedirect", "requestRedirect": fields}).redirect == redirect
+
+
+def test_rewrite() -> None:
+    path = {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/x"}
+    assert build(rewrite(hostname="b.test", path=path)).rewrite == Rewrite("b.test", PREFIX)
+    assert build(rewrite(hostname="b.test")).rewrite == Rewrite("b.test")
+    assert build(rewrite(path=path)).rewrite == Rewrite("", PREFIX)
+
+
+def test_of_two_hosts_the_later_one_counts() -> None:
+    host = request_headers(set=[{"name": "HOST", "value": "a.test"}])
+    assert build(host, rewrite(hostname="b.test")).rewrite == Rewrite("b.test")
+    assert build(rewrite(hostname="b.test"), host).rewrite == Rewrite("")
 
 
 @pytest.mark.parametrize(
-    ("change", "headers"),
+    ("first", "second", "both"),
     [
-        (HeaderFilter((), (), ()), [("a", "1"), ("b", "2"), ("a", "3")]),
-        (HeaderFilter((), (), ("A",)), [("b", "2")]),
-        (HeaderFilter((("a", "4"),), (), ()), [("b", "2"), ("a", "4")]),
-        (HeaderFilter((("C", "4"),), (), ()), [("a", "1"), ("b", "2"), ("a", "3"), ("c", "4")]),
-        (HeaderFilter((), (("a", "4"),), ()), [("a", "1"), ("b", "2"), ("a", "3"), ("a", "4")]),
-        (HeaderFilter((("a", "4"),), (("A", "5"),), ("b",)), [("a", "4"), ("a", "5")]),
+        (Filters(rewrite=Rewrite("a", PREFIX)), Filters(rewrite=Rewrite("b")), Filters(rewrite=Rewrite("b", PREFIX))),
+        (
+            Filters(rewrite=Rewrite("a", PREFIX)),
+            Filters(rewrite=Rewrite("", FULL)),
+            Filters(rewrite=Rewrite("a", FULL)),
+        ),
+        (Filters(rewrite=Rewrite("a")), Filters(redirect=Redirect()), Filters(redirect=Redirect())),
+        (Filters(redirect=Redirect("https")), Filters(redirect=Redirect()), Filters(redirect=Redirect())),
+        (Filters(redirect=Redirect()), NO_FILTERS, Filters(redirect=Redirect())),
     ],
 )
-def test_change_headers(change: HeaderFilter, headers: list[tuple[str, str]]) -> None:
-    assert change_headers((("A", "1"), ("B", "2"), ("a", "3")), change) == headers
+def test_a_later_path_or_host_replaces_an_earlier_one(first: Filters, second: Filters, both: Filters) -> None:
+    assert first.then(second) == both
 
 
-def test_a_location_keeps_escapes_and_encodes_what_a_uri_cannot_hold() -> None:
-    assert uri_path("/a%20b/é x?;%zz") == "/a%20b/%C3%A9%20x%3F;%25zz"
+NAMES = st.sampled_from(["a", "A", "b", "B", "c"])
+PAIRS = st.lists(st.tuples(NAMES, st.sampled_from("123")), max_size=4)
+CHANGES = st.builds(
+    HeaderFilter,
+    PAIRS.map(lambda pairs: tuple({name.lower(): (name, value) for name, value in pairs}.values())),
+    PAIRS.map(tuple),
+    st.lists(NAMES, max_size=3).map(tuple),
+)
+
+
+@given(PAIRS, CHANGES, CHANGES)
+def test_two_changes_of_headers_are_one(
+    headers: list[tuple[str, str]], first: HeaderFilter, second: HeaderFilter
+) -> None:
+    both = Filters(request_headers=first).then(Filters(request_headers=second)).request_headers
+    in_turn = change_headers(change_headers(headers, first), second)
+    at_once = change_headers(headers, both)
+    for name in "abc":
+        assert [item for item in at_once if item[0] == name] == [item for item in in_turn if item[0] == name]

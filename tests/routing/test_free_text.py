@@ -60,12 +60,20 @@ def headers(**changes: Any) -> Manifest:
     return rule(filters=[{"type": "RequestHeaderModifier", "requestHeaderModifier": changes}])
 
 
+def answer(**changes: Any) -> Manifest:
+    return rule(filters=[{"type": "ResponseHeaderModifier", "responseHeaderModifier": changes}])
+
+
 def redirect(**fields: Any) -> Manifest:
     return rule(filters=[{"type": "RequestRedirect", "requestRedirect": fields}])
 
 
+def rewrite(**fields: Any) -> Manifest:
+    return rule(filters=[{"type": "URLRewrite", "urlRewrite": fields}])
+
+
 def path_modifier(kind: str, text: str) -> Manifest:
-    return redirect(path={"type": kind, kind[0].lower() + kind[1:]: text})
+    return {"type": kind, kind[0].lower() + kind[1:]: text}
 
 
 def get(path: str = "/", **more: Any) -> Request:
@@ -78,7 +86,9 @@ def sent(text: str) -> str:
 
 MATCH = "spec.rules[0].matches[0]"
 CHANGE = "spec.rules[0].filters[0].requestHeaderModifier"
+ANSWER = "spec.rules[0].filters[0].responseHeaderModifier"
 REDIRECT = "spec.rules[0].filters[0].requestRedirect"
+REWRITE = "spec.rules[0].filters[0].urlRewrite"
 BACKEND = "spec.rules[0].backendRefs[0]"
 
 FIELDS = {
@@ -125,14 +135,37 @@ FIELDS = {
     "redirect hostname": Field(f"{REDIRECT}.hostname", TEXT, lambda text: redirect(hostname=text)),
     "redirect scheme": Field(f"{REDIRECT}.scheme", TEXT, lambda text: redirect(scheme=text)),
     "full path": Field(
-        f"{REDIRECT}.path.replaceFullPath", PATH, lambda text: path_modifier("ReplaceFullPath", text), lambda _: get()
+        f"{REDIRECT}.path.replaceFullPath",
+        PATH,
+        lambda text: redirect(path=path_modifier("ReplaceFullPath", text)),
+        lambda _: get(),
     ),
     "replacement": Field(
         f"{REDIRECT}.path.replacePrefixMatch",
         PATH,
-        lambda text: path_modifier("ReplacePrefixMatch", text),
+        lambda text: redirect(path=path_modifier("ReplacePrefixMatch", text)),
         lambda _: get("/x"),
     ),
+    "rewritten hostname": Field(f"{REWRITE}.hostname", TEXT, lambda text: rewrite(hostname=text), lambda _: get()),
+    "rewritten path": Field(
+        f"{REWRITE}.path.replaceFullPath",
+        PATH,
+        lambda text: rewrite(path=path_modifier("ReplaceFullPath", text)),
+        lambda _: get(),
+    ),
+    "rewritten prefix": Field(
+        f"{REWRITE}.path.replacePrefixMatch",
+        PATH,
+        lambda text: rewrite(path=path_modifier("ReplacePrefixMatch", text)),
+        lambda _: get("/x"),
+    ),
+    "response header": Field(
+        f"{ANSWER}.set[0].value", TEXT, lambda text: answer(set=[{"name": "x", "value": text}]), lambda _: get()
+    ),
+    "response header's name": Field(
+        f"{ANSWER}.add[0].name", TOKEN, lambda text: answer(add=[{"name": text, "value": "x"}]), lambda _: get()
+    ),
+    "response header removed": Field(f"{ANSWER}.remove[0]", TOKEN, lambda text: answer(remove=[text]), lambda _: get()),
     "hostname": Field("spec.hostnames[0]", TEXT, lambda text: http_route("r", [{}], (text,))),
     "section": Field(
         "spec.parentRefs[0]", TEXT, lambda text: http_route("r", [{}], (), ({"name": "gateway", "sectionName": text},))
@@ -175,6 +208,7 @@ def test_any_text_is_reported_or_honoured(name: str) -> None:
             assert verdict.candidate is not None and verdict.candidate.rule.route == result.resource.ref
             outcome = look_up(rows, "gwctl.default.gateway.80", request)
             assert outcome.rule == "default/r/0"
-            assert re.fullmatch("[!-~]*", outcome.location)
+            for share in outcome.shares:
+                assert re.fullmatch("[!-~]*", share.location + share.hostname)
 
     check()

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from gwctl.graph.node import ServicePort
-from gwctl.routing.rule import Backend, Candidate, HeaderFilter, PathKey, Redirect, Rule, ValueMatch, build_candidates
+from gwctl.routing.filter import NO_FILTERS, Filters, HeaderFilter
+from gwctl.routing.rule import Backend, Candidate, PathKey, Rule, ValueMatch, build_candidates
 from tests.manifests import Manifest, backend, gateway, gateway_class, http_route, listener, service
 from tests.pipeline import build_pipeline
 
@@ -141,31 +142,14 @@ def test_backends_without_weight_are_left_out_and_missing_ones_kept() -> None:
     assert rule().backends == ()
 
 
-def test_filters() -> None:
-    modifier = {"set": [{"name": "A", "value": "1"}], "add": [{"name": "b", "value": "2"}], "remove": ["C"]}
-    filters = [{"type": "RequestHeaderModifier", "requestHeaderModifier": modifier}]
-    assert rule(filters=filters).request_headers == HeaderFilter((("A", "1"),), (("b", "2"),), ("C",))
-    assert rule(filters=filters).redirect is None
+def test_filters_of_a_rule_and_of_its_backends() -> None:
+    def change(value: str) -> list[Manifest]:
+        modifier = {"set": [{"name": "A", "value": value}]}
+        return [{"type": "RequestHeaderModifier", "requestHeaderModifier": modifier}]
 
-
-@pytest.mark.parametrize(
-    ("fields", "redirect"),
-    [
-        ({}, Redirect("", "", None, "", "", 302)),
-        ({"statusCode": 308, "port": 80}, Redirect("", "", 80, "", "", 308)),
-        ({"scheme": "https", "hostname": "b.test"}, Redirect("https", "b.test", None, "", "", 302)),
-        (
-            {"path": {"type": "ReplaceFullPath", "replaceFullPath": "/x"}},
-            Redirect("", "", None, "full", "/x", 302),
-        ),
-        (
-            {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": ""}},
-            Redirect("", "", None, "prefix", "", 302),
-        ),
-    ],
-)
-def test_redirect(fields: Manifest, redirect: Redirect) -> None:
-    assert rule(filters=[{"type": "RequestRedirect", "requestRedirect": fields}]).redirect == redirect
+    found = rule(filters=change("1"), backendRefs=[backend("web"), backend("web") | {"filters": change("2")}])
+    assert found.filters == Filters(HeaderFilter((("A", "1"),)))
+    assert [item.filters for item in found.backends] == [NO_FILTERS, Filters(HeaderFilter((("A", "2"),)))]
 
 
 def test_the_name_of_a_rule() -> None:

@@ -1,0 +1,32 @@
+"""Filters as ``gwctl explain`` tells them: a title and a text for each thing that they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gwctl.routing.effect import rewritten_path
+from gwctl.routing.filter import Filters, HeaderFilter
+from gwctl.routing.request import Request
+from gwctl.routing.rule import PathKey
+
+
+def describe_filters(filters: Filters, matched: PathKey, request: Request) -> Iterator[tuple[str, str]]:
+    """Yield what filters do to a request, but for a redirect."""
+    if filters.request_headers is not None:
+        yield "headers", _describe_headers(filters.request_headers)
+    if filters.response_headers is not None:
+        yield "response", _describe_headers(filters.response_headers)
+    if filters.rewrite is not None:
+        parts = [f"host {filters.rewrite.hostname}"] if filters.rewrite.hostname else []
+        if filters.rewrite.path is not None:
+            parts.append(f"path {rewritten_path(filters.rewrite, matched, request.path)}")
+        yield "rewrite", ", ".join(parts)
+
+
+def _describe_headers(headers: HeaderFilter) -> str:
+    changes = [
+        *(f"remove {name}" for name in headers.remove),
+        *(f"set {name}: {value}" for name, value in headers.set),
+        *(f"add {name}: {value}" for name, value in headers.add),
+    ]
+    return ", ".join(changes)

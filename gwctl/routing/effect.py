@@ -1,0 +1,82 @@
+"""The reference of filters: what they do to a request and its response, said as plainly as the specification says it.
+
+It knows nothing of tables. HAProxy is tested against it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from urllib.parse import quote
+
+from gwctl.routing.filter import Filters, HeaderFilter, PathChange, Redirect, Rewrite
+from gwctl.routing.request import Request
+from gwctl.routing.rule import PathKey
+
+WELL_KNOWN_PORTS = {"http": 80, "https": 443}
+
+Headers = list[tuple[str, str]]
+
+
+def redirect_location(redirect: Redirect, matched: PathKey, request: Request, listener_port: int) -> str:
+    """Give the Location of a redirect (HTTPRequestRedirectFilter) for a request that an HTTP listener took."""
+    scheme = redirect.scheme or "http"
+    host = redirect.hostname or request.host_without_port.lower()
+    if redirect.port is not None:
+        port = redirect.port
+    elif redirect.scheme:
+        port = WELL_KNOWN_PORTS[redirect.scheme]
+    else:
+        port = listener_port
+    authority = host if WELL_KNOWN_PORTS.get(scheme) == port else f"{host}:{port}"
+    query = f"?{request.query}" if request.query else ""
+    return f"{scheme}://{authority}{change_path(redirect.path, matched, request.path)}{query}"
+
+
+def forward(filters: Filters, matched: PathKey, request: Request) -> Request:
+    """Give the request that a backend gets; names of headers come out in lower case."""
+    headers = change_headers([("host", request.host), *request.headers], filters.request_headers)
+    host = next(value for name, value in headers if name == "host")
+    rewrite = filters.rewrite or Rewrite()
+    return replace(
+        request,
+        host=rewrite.hostname or host,
+        path=rewritten_path(rewrite, matched, request.path),
+        headers=tuple(header for header in headers if header[0] != "host"),
+    )
+
+
+def rewritten_path(rewrite: Rewrite | None, matched: PathKey, path: str) -> str:
+    """Give the path that the backend gets."""
+    return path if rewrite is None else change_path(rewrite.path, matched, path)
+
+
+def change_path(change: PathChange | None, matched: PathKey, path: str) -> str:
+    """Change a path as a modifier says (HTTPPathModifier)."""
+    if change is None:
+        return path
+    if change.kind == "full":
+        return uri_path(change.path) or "/"
+    return replace_prefix(path, matched.value, uri_path(change.path))
+
+
+def replace_prefix(path: str, prefix: str, replacement: str) -> str:
+    """Replace a matched prefix (held without final slash); it never makes ``//`` and never glues elements together."""
+    rest = path[len(prefix) :]
+    if not rest:
+        return replacement or "/"
+    return replacement.rstrip("/") + rest
+
+
+def change_headers(headers: Iterable[tuple[str, str]], change: HeaderFilter | None) -> Headers:
+    """Give the headers after a modifier: removed first, then set, then added. Names come out in lower case."""
+    change = change or HeaderFilter()
+    gone = {name.lower() for name in change.remove} | {name.lower() for name, _ in change.set}
+    kept = [(name.lower(), value) for name, value in headers if name.lower() not in gone]
+    return [*kept, *((name.lower(), value) for name, value in (*change.set, *change.add))]
+
+
+def uri_path(path: str) -> str:
+    """Make a configured path fit for a URI: what it cannot hold is percent-encoded, ``%XX`` stays."""
+    return quote(re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", path), safe="/%:@!$&'()*+,;=~-._")
