@@ -21,7 +21,20 @@ from tests.parts.haproxy import choose_haproxy
 
 NAME = "images"
 # What a Dockerfile's RUN needs beside the program itself.
-SHELL = ("base-files", "ca-certificates", "coreutils", "curl", "dash", "findutils", "grep", "libc-bin", "mawk", "sed")
+SHELL = (
+    "base-files",
+    "ca-certificates",
+    "coreutils",
+    "curl",
+    "dash",
+    "findutils",
+    "grep",
+    "gzip",
+    "libc-bin",
+    "mawk",
+    "sed",
+    "tar",
+)
 USERS = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
 GROUPS = "root:x:0:\nnogroup:x:65534:\n"
 CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"

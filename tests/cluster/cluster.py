@@ -23,7 +23,7 @@ from pathlib import Path
 from tests.cluster import node
 from tests.cluster.image import pack_program
 from tests.cluster.programs import find_debian, find_gateway_api, find_programs
-from tests.parts.cache import PartError, building, cache_folder, locked, say
+from tests.parts.cache import PartError, building, cache_folder, locked, say, short
 
 NAME = "cluster"
 HOST_LINK = "gwctl-node"
@@ -131,17 +131,25 @@ def _start_node(state: Path, *, stays: bool) -> None:
     assert process.stdin is not None
     process.stdin.write(b"\n")
     process.stdin.close()
+    _follow(state, process, deadline)
+
+
+def _follow(state: Path, process: subprocess.Popen[bytes], deadline: float) -> None:
+    """Show what the node says until it is ready."""
     shown = 0
-    while not (state / "ready").exists():
+    while True:
+        is_ready = (state / "ready").exists()
         lines = (state / "log" / "node.log").read_text(encoding="utf-8", errors="replace").splitlines()
         for line in lines[shown:]:
             say(NAME, line)
         shown = len(lines)
+        if is_ready:
+            return
         if process.poll() is not None or time.monotonic() > deadline:
             kept = cache_folder() / "cluster-log"
             shutil.rmtree(kept, ignore_errors=True)
             shutil.copytree(state / "log", kept)
-            raise PartError(f"the cluster did not start; its logs are in {kept}")
+            raise PartError(f"the cluster did not start; its logs are in {short(kept)}")
         time.sleep(0.05)
 
 
