@@ -8,7 +8,7 @@ goes for a RequestRedirect beside backendRefs: the redirect wins.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, StrictInt, StrictStr
@@ -275,11 +275,11 @@ def _check_rule(rule: HTTPRouteRule, loc: Loc, found: list[Violation]) -> None:
     for index, match in enumerate(rule.matches):
         if match.path.type != "RegularExpression":
             _check_path(match.path.value, (*loc, "matches", index, "path", "value"), found)
-    _check_filters(rule.filters, rule, (*loc, "filters"), found)
+    check_filters(rule.filters, rule.matches, (*loc, "filters"), found)
     for index, ref in enumerate(rule.backend_refs):
         ref_loc: Loc = (*loc, "backendRefs", index)
         found += check_backend_port(ref, ref_loc)
-        _check_filters(ref.filters, rule, (*ref_loc, "filters"), found)
+        check_filters(ref.filters, rule.matches, (*ref_loc, "filters"), found)
     timeouts = rule.timeouts
     if timeouts is not None and timeouts.request is not None and timeouts.backend_request is not None:
         request = duration_milliseconds(timeouts.request)
@@ -288,9 +288,13 @@ def _check_rule(rule: HTTPRouteRule, loc: Loc, found: list[Violation]) -> None:
             found.append(Violation((*loc, "timeouts", "backendRequest"), message))
     if rule.retry is not None:
         _check_unique(rule.retry.codes, (*loc, "retry", "codes"), found)
-    session = rule.session_persistence
+    check_session(rule.session_persistence, (*loc, "sessionPersistence"), found)
+
+
+def check_session(session: SessionPersistence | None, loc: Loc, found: list[Violation]) -> None:
+    """The rules of session persistence, of every kind of route."""
     if session is not None and session.cookie_config is not None:
-        cookie_loc: Loc = (*loc, "sessionPersistence", "cookieConfig")
+        cookie_loc: Loc = (*loc, "cookieConfig")
         if session.type != "Cookie":
             found.append(Violation(cookie_loc, "can only be set with type Cookie"))
         if session.cookie_config.lifetime_type == "Permanent" and session.absolute_timeout is None:
@@ -309,7 +313,10 @@ def _check_path(path: str, loc: Loc, found: list[Violation]) -> None:
         found.append(Violation(loc, message))
 
 
-def _check_filters(filters: tuple[HTTPRouteFilter, ...], rule: HTTPRouteRule, loc: Loc, found: list[Violation]) -> None:
+def check_filters(
+    filters: Sequence[HTTPRouteFilter], matches: tuple[HTTPRouteMatch, ...], loc: Loc, found: list[Violation]
+) -> None:
+    """The rules of filters, of every kind of route; ``matches`` are those of their rule."""
     if not filters:
         return
     types: list[str] = [item.type for item in filters]
@@ -319,10 +326,10 @@ def _check_filters(filters: tuple[HTTPRouteFilter, ...], rule: HTTPRouteRule, lo
     if "RequestRedirect" in types and "URLRewrite" in types:
         found.append(Violation(loc, "may have either RequestRedirect or URLRewrite, but not both"))
     for index, item in enumerate(filters):
-        _check_filter(item, rule, (*loc, index), found)
+        _check_filter(item, matches, (*loc, index), found)
 
 
-def _check_filter(item: HTTPRouteFilter, rule: HTTPRouteRule, loc: Loc, found: list[Violation]) -> None:
+def _check_filter(item: HTTPRouteFilter, matches: tuple[HTTPRouteMatch, ...], loc: Loc, found: list[Violation]) -> None:
     for kind, (attribute, field) in FILTER_FIELDS.items():
         if (getattr(item, attribute) is not None) != (item.type == kind):
             verb = "must be specified" if item.type == kind else "must be left out"
@@ -336,9 +343,9 @@ def _check_filter(item: HTTPRouteFilter, rule: HTTPRouteRule, loc: Loc, found: l
             _check_unique([header.name for header in headers.add], (*loc, field, "add"), found)
             _check_unique(headers.remove, (*loc, field, "remove"), found)
     if item.request_redirect is not None and item.request_redirect.path is not None:
-        _check_path_modifier(item.request_redirect.path, rule, (*loc, "requestRedirect", "path"), found)
+        _check_path_modifier(item.request_redirect.path, matches, (*loc, "requestRedirect", "path"), found)
     if item.url_rewrite is not None and item.url_rewrite.path is not None:
-        _check_path_modifier(item.url_rewrite.path, rule, (*loc, "urlRewrite", "path"), found)
+        _check_path_modifier(item.url_rewrite.path, matches, (*loc, "urlRewrite", "path"), found)
     mirror = item.request_mirror
     if mirror is not None:
         found += check_backend_port(mirror.backend_ref, (*loc, "requestMirror", "backendRef"))
@@ -367,7 +374,9 @@ def _check_filter(item: HTTPRouteFilter, rule: HTTPRouteRule, loc: Loc, found: l
                 found.append(Violation((*loc, "externalAuth", field), f"{verb} when protocol is {auth.protocol}"))
 
 
-def _check_path_modifier(path: HTTPPathModifier, rule: HTTPRouteRule, loc: Loc, found: list[Violation]) -> None:
+def _check_path_modifier(
+    path: HTTPPathModifier, matches: tuple[HTTPRouteMatch, ...], loc: Loc, found: list[Violation]
+) -> None:
     for kind, field, value in (
         ("ReplaceFullPath", "replaceFullPath", path.replace_full_path),
         ("ReplacePrefixMatch", "replacePrefixMatch", path.replace_prefix_match),
@@ -375,7 +384,7 @@ def _check_path_modifier(path: HTTPPathModifier, rule: HTTPRouteRule, loc: Loc, 
         if (value is not None) != (path.type == kind):
             verb = "must be specified" if path.type == kind else "must be left out"
             found.append(Violation((*loc, field), f"{verb} when type is {path.type}"))
-    lone_prefix = len(rule.matches) == 1 and rule.matches[0].path.type == "PathPrefix"
+    lone_prefix = len(matches) == 1 and matches[0].path.type == "PathPrefix"
     if path.type == "ReplacePrefixMatch" and not lone_prefix:
         message = "replacePrefixMatch needs exactly one PathPrefix match in the rule"
         found.append(Violation((*loc, "replacePrefixMatch"), message))

@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 from gwctl.api import wire
 from gwctl.api.endpointslice import EndpointSlice
 from gwctl.api.gateway import CONTROLLER_PATTERN, Gateway, GatewayClass
+from gwctl.api.grpcroute import GRPCRoute
 from gwctl.api.httproute import HTTPRoute
 from gwctl.api.namespace import Namespace
 from gwctl.api.ref import Ref
@@ -25,7 +26,18 @@ from gwctl.api.secret import Secret
 from gwctl.api.service import Service
 from gwctl.api.tcproute import TCPRoute
 
-Resource = GatewayClass | Gateway | HTTPRoute | TCPRoute | ReferenceGrant | Service | EndpointSlice | Namespace | Secret
+Resource = (
+    GatewayClass
+    | Gateway
+    | HTTPRoute
+    | GRPCRoute
+    | TCPRoute
+    | ReferenceGrant
+    | Service
+    | EndpointSlice
+    | Namespace
+    | Secret
+)
 
 INVALID = "Invalid"
 UNKNOWN_FIELD = "UnknownField"
@@ -36,9 +48,9 @@ _GATEWAY_KINDS: dict[str, tuple[type[Resource] | None, frozenset[str]]] = {
     "GatewayClass": (GatewayClass, frozenset({"v1", "v1beta1", "v1alpha2"})),
     "Gateway": (Gateway, frozenset({"v1", "v1beta1", "v1alpha2"})),
     "HTTPRoute": (HTTPRoute, frozenset({"v1", "v1beta1", "v1alpha2"})),
+    "GRPCRoute": (GRPCRoute, frozenset({"v1", "v1alpha2"})),
     "TCPRoute": (TCPRoute, frozenset({"v1", "v1alpha2"})),
     "ReferenceGrant": (ReferenceGrant, frozenset({"v1", "v1beta1", "v1alpha2"})),
-    "GRPCRoute": (None, frozenset({"v1", "v1alpha2"})),
     "TLSRoute": (None, frozenset({"v1", "v1alpha2", "v1alpha3"})),
     "UDPRoute": (None, frozenset({"v1", "v1alpha2"})),
     "ListenerSet": (None, frozenset({"v1"})),

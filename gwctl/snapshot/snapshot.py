@@ -14,6 +14,7 @@ from typing import Any
 
 from gwctl.api.endpointslice import EndpointSlice
 from gwctl.api.gateway import Gateway, GatewayClass
+from gwctl.api.grpcroute import GRPCRoute
 from gwctl.api.httproute import HTTPRoute
 from gwctl.api.namespace import Namespace
 from gwctl.api.parse import Resource
@@ -34,6 +35,7 @@ _FIELDS = {
     "GatewayClass": "gateway_classes",
     "Gateway": "gateways",
     "HTTPRoute": "http_routes",
+    "GRPCRoute": "grpc_routes",
     "TCPRoute": "tcp_routes",
     "ReferenceGrant": "reference_grants",
     "Service": "services",
@@ -53,6 +55,7 @@ class Snapshot:
     gateway_classes: MappingProxyType[Ref, GatewayClass] = field(default_factory=_empty)
     gateways: MappingProxyType[Ref, Gateway] = field(default_factory=_empty)
     http_routes: MappingProxyType[Ref, HTTPRoute] = field(default_factory=_empty)
+    grpc_routes: MappingProxyType[Ref, GRPCRoute] = field(default_factory=_empty)
     tcp_routes: MappingProxyType[Ref, TCPRoute] = field(default_factory=_empty)
     reference_grants: MappingProxyType[Ref, ReferenceGrant] = field(default_factory=_empty)
     services: MappingProxyType[Ref, Service] = field(default_factory=_empty)

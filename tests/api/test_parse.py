@@ -467,7 +467,6 @@ def test_endpoint_addresses_are_what_their_slice_says(kind: str, address: str, o
 @pytest.mark.parametrize(
     ("version", "kind"),
     [
-        ("v1", "GRPCRoute"),
         ("v1alpha2", "TLSRoute"),
         ("v1alpha3", "TLSRoute"),
         ("v1alpha2", "UDPRoute"),
