@@ -108,6 +108,11 @@ def http_route(
     return _object(GATEWAY_API, "HTTPRoute", name, namespace, spec)
 
 
+def grpc_route(name: str, rules: list[Manifest], hostnames: tuple[str, ...] = (), **more: Any) -> Manifest:
+    """A GRPCRoute; the rest is as with `http_route`."""
+    return {**http_route(name, rules, hostnames, **more), "kind": "GRPCRoute"}
+
+
 def tcp_route(name: str, backends: list[Manifest], parents: tuple[Manifest, ...] = ({"name": "gateway"},)) -> Manifest:
     """A TCPRoute."""
     spec = {"parentRefs": list(parents), "rules": [{"backendRefs": backends}]}

@@ -104,7 +104,7 @@ class Executor:
         address = {"address": server.address, "port": server.port}
         if not existing:
             try:
-                await self._client.add_server(slot, {"name": name, **address})
+                await self._client.add_server(slot, {"name": name, **address, **server.options})
                 address = {}
             except AlreadyExists:
                 pass
@@ -311,7 +311,8 @@ def _with_servers(section: Section, servers: Mapping[str, Server]) -> Section:
     if not ready:
         return section
     children: dict[str, Any] = {
-        name: {"name": name, "address": server.address, "port": server.port} for name, server in ready.items()
+        name: {"name": name, "address": server.address, "port": server.port, **server.options}
+        for name, server in ready.items()
     }
     return {**section, "servers": children}
 

@@ -9,7 +9,7 @@ from gwctl.dataplane.error import NotFound
 from gwctl.haproxy.desired import is_pool_slot
 from gwctl.haproxy.names import Table, is_ours
 from gwctl.haproxy.program import Layout, is_lua
-from gwctl.haproxy.state import AdminState, Section, SectionKey, SectionKind, Server, Servers, State
+from gwctl.haproxy.state import AdminState, Section, SectionKey, SectionKind, Server, Servers, State, protocol_of
 
 
 async def read_layout(client: Client) -> Layout:
@@ -77,7 +77,11 @@ async def read_servers(client: Client, slot: str) -> Servers:
 
 def parse_servers(servers: Iterable[dict[str, Json]]) -> Servers:
     """Turn the API's servers into ours."""
-    return {str(item["name"]): Server(str(item["address"]), int(item["port"]), _state(item)) for item in servers}
+    return {str(item["name"]): _server(str(item["name"]), item) for item in servers}
+
+
+def _server(name: str, item: dict[str, Json]) -> Server:
+    return Server(str(item["address"]), int(item["port"]), _state(item), protocol_of(name))
 
 
 def _state(item: dict[str, Json]) -> AdminState:

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gwctl.api.gateway import Listener
+from gwctl.api.grpcroute import GRPCRoute
 from gwctl.api.httproute import HTTPRoute
 from gwctl.api.ref import Ref
-from gwctl.api.tcproute import TCPRoute
 from gwctl.api.wire import GATEWAY_GROUP, ParentReference
 from gwctl.graph import problem
 from gwctl.graph.listener import selector_fits
-from gwctl.graph.node import Attachment, GatewayNode, ListenerKey, Problem
+from gwctl.graph.node import Attachment, GatewayNode, ListenerKey, Problem, Route
 from gwctl.graph.validate import hostname_error
 from gwctl.snapshot import Snapshot
 
@@ -34,7 +34,7 @@ class Attached:
     is_ours: bool
 
 
-def attach_route(route: HTTPRoute | TCPRoute, gateways: Mapping[Ref, GatewayNode], snapshot: Snapshot) -> Attached:
+def attach_route(route: Route, gateways: Mapping[Ref, GatewayNode], snapshot: Snapshot) -> Attached:
     """Attach a route to every listener that its parentRefs mean, that allows it and whose hostname fits."""
     attachments: list[Attachment] = []
     listeners: dict[ListenerKey, None] = {}
@@ -64,7 +64,7 @@ def attach_route(route: HTTPRoute | TCPRoute, gateways: Mapping[Ref, GatewayNode
                 )
                 continue
             hostnames: tuple[str, ...] = ()
-            if isinstance(route, HTTPRoute):
+            if isinstance(route, HTTPRoute | GRPCRoute):
                 hostnames = intersect_hostnames(node.hostname, route.spec.hostnames)
                 if not hostnames:
                     # The most telling reason: such a listener would have taken the route.
@@ -82,7 +82,8 @@ def attach_route(route: HTTPRoute | TCPRoute, gateways: Mapping[Ref, GatewayNode
         if not taken:
             message = f"{ref} has no listener with that sectionName or port"
             problems.append(refusal or problem.no_matching_parent(route.ref, index, message))
-    for index, name in enumerate(route.spec.hostnames if isinstance(route, HTTPRoute) and is_ours else ()):
+    named = route.spec.hostnames if isinstance(route, HTTPRoute | GRPCRoute) and is_ours else ()
+    for index, name in enumerate(named):
         error = hostname_error(name)
         if error is not None:
             problems.append(problem.unsupported_route_field(route.ref, f"spec.hostnames[{index}]", error))

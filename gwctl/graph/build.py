@@ -8,50 +8,58 @@ or a ReferenceGrant reaches everything.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
 
 from gwctl.api.endpointslice import EndpointSlice
 from gwctl.api.gateway import GatewayClass
-from gwctl.api.httproute import HTTPRoute, HTTPRouteFilter
+from gwctl.api.grpcroute import GRPCRoute
+from gwctl.api.httproute import HTTPBackendRef, HTTPRoute, HTTPRouteFilter
 from gwctl.api.ref import Ref
 from gwctl.api.service import Service
 from gwctl.api.tcproute import TCPRoute
+from gwctl.api.wire import BackendRef
 from gwctl.graph import problem
 from gwctl.graph.attach import attach_route
 from gwctl.graph.backendref import resolve_backend
 from gwctl.graph.certificateref import resolve_certificates, secrets_of
+from gwctl.graph.conflict import RIVALS, find_losers, hostnames_at, overlap
 from gwctl.graph.endpoints import resolve_endpoints
 from gwctl.graph.gatewayclass import check_class, own_classes
 from gwctl.graph.gatewayservice import owner_of, slots_of
+from gwctl.graph.grpc import check_grpc_rule
 from gwctl.graph.listener import build_gateways
 from gwctl.graph.node import (
-    Attachment,
     BackendNode,
     Certificate,
+    Claim,
     Endpoint,
     FilterNode,
     GatewayNode,
     Graph,
+    GRPCRuleNode,
     HTTPRuleNode,
     Index,
     ListenerKey,
     ListenerNode,
     Problem,
+    Route,
     RouteNode,
+    Rules,
     ServicePort,
     TCPRuleNode,
 )
 from gwctl.graph.validate import Refusal, check_rule, first_of_equal_headers, first_of_equal_names
 from gwctl.snapshot import Snapshot
 
-_ROUTES = frozenset({"HTTPRoute", "TCPRoute"})
+_ROUTES = frozenset({"HTTPRoute", "GRPCRoute", "TCPRoute"})
 _REACHES_ALL = frozenset({"GatewayClass", "Gateway", "ReferenceGrant"})
+_FEW = 8
 
-Key = TypeVar("Key", Ref, ListenerKey)
+Key = TypeVar("Key", Ref, Claim)
 Name = TypeVar("Name", Ref, ServicePort)
 
 
@@ -79,8 +87,8 @@ def build_graph(
     built = build_gateways(snapshot, classes, service_namespace)
     gateways, certificates = resolve_certificates(built.values(), snapshot)
     draft = _Draft(snapshot, Index(snapshot, controller_name, service_namespace), gateways, certificates)
-    routes: list[HTTPRoute | TCPRoute] = [*snapshot.http_routes.values(), *snapshot.tcp_routes.values()]
-    for route in routes:
+    routes = (snapshot.http_routes, snapshot.grpc_routes, snapshot.tcp_routes)
+    for route in (route for of_kind in routes for route in of_kind.values()):
         draft.set_route(route.ref, _build_route(route, snapshot, gateways))
     draft.settle()
     return draft.finish(classes, previous=None)
@@ -121,7 +129,7 @@ def _rebuild(snapshot: Snapshot, previous: Graph, index: Index, changed: set[Ref
     draft = _Draft(snapshot, replace(index, snapshot=snapshot), gateways, certificates, previous)
     for ref in sorted(routes):
         route = snapshot.get(ref)
-        if isinstance(route, HTTPRoute | TCPRoute):
+        if isinstance(route, Route):
             draft.set_route(ref, _build_route(route, snapshot, gateways))
         else:
             draft.set_route(ref, None)
@@ -160,38 +168,40 @@ class _Draft:
         self.routes: dict[Ref, RouteNode] = _thaw(previous.routes) if previous else {}
         self.endpoints: dict[ServicePort, tuple[Endpoint, ...]] = _thaw(previous.endpoints) if previous else {}
         self.users: dict[ServicePort, int] = index.users.copy()
-        self.tcp_nodes: dict[Ref, RouteNode] = index.tcp_nodes.copy()
+        self.alone: dict[Ref, RouteNode] = index.alone.copy()
+        self.losers: dict[ListenerKey, Mapping[Ref, Ref]] = index.losers.copy()
         # Sets of these two are copied when they are first touched.
         self.referrers: dict[Ref, set[Ref]] = {}
-        self.tcp_claims: dict[ListenerKey, set[Ref]] = {}
+        self.claims: dict[Claim, set[Ref]] = {}
+        self.unsettled: dict[Ref, RouteNode | None] = {}
         self.counts: Counter[ListenerKey] = Counter()
-        self.tcp_dirty: set[Ref] = set()
         self.changed_routes: set[Ref] = set()
         self.changed_endpoints: set[ServicePort] = set()
 
     def set_route(self, ref: Ref, node: RouteNode | None) -> None:
-        """Put a route's new node; None takes it away. TCPRoutes wait for ``settle``."""
-        if ref.kind != "TCPRoute":
-            self._put(ref, node)
-            return
-        old = self.tcp_nodes.get(ref)
-        self.tcp_dirty.add(ref)
-        for key in old.attached if old else ():
-            self._claims(key).discard(ref)
-            self.tcp_dirty |= self._claims(key)
-        for key in node.attached if node else ():
-            self._claims(key).add(ref)
-            self.tcp_dirty |= self._claims(key)
+        """Put a route's new node, as if it were alone; None takes it away. It waits for ``settle``."""
+        old = self.alone.get(ref)
+        self.unsettled.setdefault(ref, old)
+        for item in old.attachments if old else ():
+            self._claimants(Claim(item.listener, ref.kind)).discard(ref)
+        for item in node.attachments if node else ():
+            self._claimants(Claim(item.listener, ref.kind)).add(ref)
         if node is None:
-            self.tcp_nodes.pop(ref, None)
+            self.alone.pop(ref, None)
         else:
-            self.tcp_nodes[ref] = node
+            self.alone[ref] = node
 
     def settle(self) -> None:
-        """Give each TCP listener to the oldest of the TCPRoutes that attach to it."""
-        for ref in sorted(self.tcp_dirty):
-            node = self.tcp_nodes.get(ref)
-            self._put(ref, self._settle(node) if node is not None else None)
+        """Decide between the routes that want the same of a listener, of which the oldest gets it."""
+        again = set(self.unsettled)
+        for listener in self._contested():
+            before, after = self.losers.pop(listener, {}), self._judge(listener)
+            if after:
+                self.losers[listener] = after
+            again |= {ref for ref in before.keys() | after.keys() if before.get(ref) != after.get(ref)}
+        for ref in sorted(again):
+            node = self.alone.get(ref)
+            self._put(ref, self._settled(node) if node is not None else None)
 
     def refresh(self, services: Iterable[Ref]) -> None:
         """Resolve the endpoints of Services anew."""
@@ -211,8 +221,9 @@ class _Draft:
             self.index,
             referrers=_freeze(self.index.referrers, self.referrers),
             users=MappingProxyType(self.users),
-            tcp_nodes=MappingProxyType(self.tcp_nodes),
-            tcp_claims=_freeze(self.index.tcp_claims, self.tcp_claims),
+            alone=MappingProxyType(self.alone),
+            claims=_freeze(self.index.claims, self.claims),
+            losers=MappingProxyType(self.losers),
         )
         return Graph(
             MappingProxyType(dict(classes)),
@@ -271,107 +282,160 @@ class _Draft:
             self.referrers[service] = set(self.index.referrers.get(service, ()))
         return self.referrers[service]
 
-    def _claims(self, listener: ListenerKey) -> set[Ref]:
-        if listener not in self.tcp_claims:
-            self.tcp_claims[listener] = set(self.index.tcp_claims.get(listener, ()))
-        return self.tcp_claims[listener]
+    def _claimants(self, claim: Claim) -> set[Ref]:
+        if claim not in self.claims:
+            self.claims[claim] = set(self.index.claims.get(claim, ()))
+        return self.claims[claim]
 
-    def _settle(self, node: RouteNode) -> RouteNode:
-        kept: list[Attachment] = []
-        lost: list[Problem] = []
-        for attachment in node.attachments:
-            claims = self.tcp_claims.get(attachment.listener, self.index.tcp_claims.get(attachment.listener, ()))
-            oldest = min(claims, key=lambda ref: self.tcp_nodes[ref].resource.age)
-            if oldest == node.ref:
-                kept.append(attachment)
-            else:
-                name = attachment.listener.listener
-                lost.append(problem.conflict_with_older_route(node.ref, attachment.parent, name, oldest))
+    def _who_claims(self, listener: ListenerKey, kind: str) -> Collection[Ref]:
+        claim = Claim(listener, kind)
+        return self.claims[claim] if claim in self.claims else self.index.claims.get(claim, ())
+
+    def _contested(self) -> set[ListenerKey]:
+        """The listeners where a change may decide anew who loses; of the rest none is looked at twice."""
+        found: set[ListenerKey] = set()
+        changes: defaultdict[Claim, list[str]] = defaultdict(list)
+        for ref, old in self.unsettled.items():
+            for node in (old, self.alone.get(ref)):
+                for item in node.attachments if node else ():
+                    changes[Claim(item.listener, ref.kind)] += item.hostnames
+        for (listener, kind), hostnames in changes.items():
+            if kind not in RIVALS or listener in self.losers:
+                found.add(listener)
+                continue
+            rivals = self._who_claims(listener, RIVALS[kind])
+            # Beyond a few, comparing each with all is no faster than beginning anew.
+            if rivals and (len(hostnames) > _FEW or self._meet(hostnames, rivals, listener)):
+                found.add(listener)
+        return found
+
+    def _meet(self, hostnames: Iterable[str], routes: Iterable[Ref], listener: ListenerKey) -> bool:
+        names = {name for ref in routes for name in hostnames_at(self.alone[ref], listener)}
+        return any(overlap(one, other) for one in hostnames for other in names)
+
+    def _judge(self, listener: ListenerKey) -> dict[Ref, Ref]:
+        """Of the routes that want a listener give those that lose, each with one that keeps it from them."""
+        claimants = [self.alone[ref] for ref in self._who_claims(listener, "TCPRoute")]
+        if claimants:
+            oldest = min(claimants, key=lambda node: node.resource.age).ref
+            return {node.ref: oldest for node in claimants if node.ref != oldest}
+        return find_losers((self.alone[ref] for kind in RIVALS for ref in self._who_claims(listener, kind)), listener)
+
+    def _settled(self, node: RouteNode) -> RouteNode:
+        """What is left of a route beside the others."""
+        lost = {
+            item.listener: self.losers[item.listener][node.ref]
+            for item in node.attachments
+            if node.ref in self.losers.get(item.listener, ())
+        }
         if not lost:
             return node
-        return replace(node, attachments=tuple(kept), problems=_sorted((*node.problems, *lost)))
+        kept = tuple(item for item in node.attachments if item.listener not in lost)
+        attached, problems = node.attached, list(node.problems)
+        serving = {item.parent for item in kept}
+        for item in node.attachments:
+            if item.listener not in lost:
+                continue
+            name, older = item.listener.listener, lost[item.listener]
+            if node.ref.kind == "TCPRoute":
+                problems.append(problem.conflict_with_older_route(node.ref, item.parent, name, older))
+            else:
+                elsewhere = item.parent in serving
+                problems.append(problem.hostname_of_other_kind(node.ref, item.parent, name, older, elsewhere))
+        if node.ref.kind != "TCPRoute":
+            attached = tuple(key for key in attached if key not in lost)
+        return replace(node, attachments=kept, attached=attached, problems=_sorted(problems))
 
     def _count(self, listener: ListenerNode) -> ListenerNode:
         delta = self.counts[listener.key]
         return replace(listener, attached_routes=listener.attached_routes + delta) if delta else listener
 
 
-def _build_route(
-    route: HTTPRoute | TCPRoute, snapshot: Snapshot, gateways: Mapping[Ref, GatewayNode]
-) -> RouteNode | None:
+def _build_route(route: Route, snapshot: Snapshot, gateways: Mapping[Ref, GatewayNode]) -> RouteNode | None:
     """The node of a route, as if it were alone; None when all its parents are those of others."""
     attached = attach_route(route, gateways, snapshot)
     if not attached.is_ours:
         return None
-    problems = list(attached.problems)
-    references = set(attached.references)
-    rules: tuple[HTTPRuleNode, ...] | tuple[TCPRuleNode, ...]
-    if isinstance(route, HTTPRoute):
-        rules = tuple(_build_http_rules(route, snapshot, problems, references))
-    else:
-        rules = tuple(_build_tcp_rules(route, snapshot, problems, references))
+    builder = _RuleBuilder(route, snapshot, list(attached.problems), set(attached.references))
+    rules = builder.build()
+    problems = builder.problems
     if route.spec.use_default_gateways == "All":
         message = "default Gateways are not supported"
         problems.append(problem.unsupported_route_field(route.ref, "spec.useDefaultGateways", message))
+    # A GRPCRoute may have no rule to begin with.
+    stands = bool(rules) or not route.spec.rules
     return RouteNode(
         route.ref,
         route,
-        attached.attachments if rules else (),
+        attached.attachments if stands else (),
         rules,
-        frozenset(references),
+        frozenset(builder.references),
         _sorted(problems),
         # Only accepted routes are counted (ListenerStatus.attachedRoutes).
-        attached.listeners if rules else (),
+        attached.listeners if stands else (),
     )
 
 
-def _build_http_rules(
-    route: HTTPRoute, snapshot: Snapshot, problems: list[Problem], references: set[Ref]
-) -> list[HTTPRuleNode]:
-    rules: list[HTTPRuleNode] = []
-    refused: list[tuple[int, Refusal]] = []
-    for index, rule in enumerate(route.spec.rules):
-        refusals = check_rule(rule)
-        if refusals:
-            refused += ((index, refusal) for refusal in refusals)
-            continue
-        backends: list[BackendNode] = []
-        for place, ref in enumerate(rule.backend_refs):
-            field = f"spec.rules[{index}].backendRefs[{place}]"
-            resolved = resolve_backend(snapshot, route.ref, ref, field)
-            backends.append(replace(resolved.node, filters=_build_filters(ref.filters)))
-            if resolved.reference is not None:
-                references.add(resolved.reference)
-            if resolved.problem is not None:
-                problems.append(resolved.problem)
-        matches = first_of_equal_names(rule.matches)
-        rules.append(HTTPRuleNode(index, rule.name or "", matches, _build_filters(rule.filters), tuple(backends)))
-    for index, refusal in refused:
-        field = f"spec.rules[{index}].{refusal.field}"
-        message = refusal.message if not rules else f"rule {index}: {refusal.message}"
-        problems.append(problem.unsupported_value(route.ref, field, message, others_stand=bool(rules)))
-    return rules
+class _RuleBuilder:
+    """Makes the rules of one route that stand, and collects what is wrong with the others and what they refer to."""
+
+    def __init__(self, route: Route, snapshot: Snapshot, problems: list[Problem], references: set[Ref]) -> None:
+        self.route = route
+        self.snapshot = snapshot
+        self.problems = problems
+        self.references = references
+        self.refused: list[tuple[int, Refusal]] = []
+
+    def build(self) -> Rules:
+        rules: Rules
+        if isinstance(self.route, HTTPRoute):
+            rules = tuple(self._http(self.route))
+        elif isinstance(self.route, GRPCRoute):
+            rules = tuple(self._grpc(self.route))
+        else:
+            rules = tuple(self._tcp(self.route))
+        for index, refusal in self.refused:
+            field = f"spec.rules[{index}].{refusal.field}"
+            message = refusal.message if not rules else f"rule {index}: {refusal.message}"
+            self.problems.append(problem.unsupported_value(self.route.ref, field, message, others_stand=bool(rules)))
+        return rules
+
+    def _http(self, route: HTTPRoute) -> Iterator[HTTPRuleNode]:
+        for index, rule in enumerate(route.spec.rules):
+            if self._stands(index, check_rule(rule)):
+                matches, filters = first_of_equal_names(rule.matches), _build_filters(rule.filters)
+                backends = self._backends(index, rule.backend_refs)
+                yield HTTPRuleNode(index, rule.name or "", matches, filters, backends)
+
+    def _grpc(self, route: GRPCRoute) -> Iterator[GRPCRuleNode]:
+        for index, rule in enumerate(route.spec.rules):
+            if self._stands(index, check_grpc_rule(rule)):
+                backends = self._backends(index, rule.backend_refs)
+                yield GRPCRuleNode(index, rule.name or "", rule.matches, _build_filters(rule.filters), backends)
+
+    def _tcp(self, route: TCPRoute) -> Iterator[TCPRuleNode]:
+        for index, rule in enumerate(route.spec.rules):
+            yield TCPRuleNode(index, rule.name or "", self._backends(index, rule.backend_refs))
+
+    def _stands(self, index: int, refusals: list[Refusal]) -> bool:
+        self.refused += ((index, refusal) for refusal in refusals)
+        return not refusals
+
+    def _backends(self, index: int, refs: Sequence[BackendRef]) -> tuple[BackendNode, ...]:
+        return tuple(self._backend(f"spec.rules[{index}].backendRefs[{place}]", ref) for place, ref in enumerate(refs))
+
+    def _backend(self, field: str, ref: BackendRef) -> BackendNode:
+        resolved = resolve_backend(self.snapshot, self.route.ref, ref, field)
+        if resolved.reference is not None:
+            self.references.add(resolved.reference)
+        if resolved.problem is not None:
+            self.problems.append(resolved.problem)
+        filters = ref.filters if isinstance(ref, HTTPBackendRef) else ()
+        return replace(resolved.node, filters=_build_filters(filters)) if filters else resolved.node
 
 
-def _build_filters(filters: tuple[HTTPRouteFilter, ...]) -> tuple[FilterNode, ...]:
+def _build_filters(filters: Iterable[HTTPRouteFilter]) -> tuple[FilterNode, ...]:
     return tuple(FilterNode(first_of_equal_headers(item)) for item in filters)
-
-
-def _build_tcp_rules(
-    route: TCPRoute, snapshot: Snapshot, problems: list[Problem], references: set[Ref]
-) -> list[TCPRuleNode]:
-    rules: list[TCPRuleNode] = []
-    for index, rule in enumerate(route.spec.rules):
-        backends: list[BackendNode] = []
-        for place, ref in enumerate(rule.backend_refs):
-            resolved = resolve_backend(snapshot, route.ref, ref, f"spec.rules[{index}].backendRefs[{place}]")
-            backends.append(resolved.node)
-            if resolved.reference is not None:
-                references.add(resolved.reference)
-            if resolved.problem is not None:
-                problems.append(resolved.problem)
-        rules.append(TCPRuleNode(index, rule.name or "", tuple(backends)))
-    return rules
 
 
 def _check_classes(classes: Mapping[Ref, GatewayClass]) -> tuple[Problem, ...]:

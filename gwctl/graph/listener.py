@@ -23,7 +23,7 @@ from gwctl.graph.validate import hostname_error
 from gwctl.snapshot import Snapshot
 
 # The protocols that we serve and the kinds of routes that each can take. Later issues extend it.
-SUPPORTED_KINDS: Mapping[str, tuple[str, ...]] = {"HTTP": ("HTTPRoute",), "TCP": ("TCPRoute",)}
+SUPPORTED_KINDS: Mapping[str, tuple[str, ...]] = {"HTTP": ("HTTPRoute", "GRPCRoute"), "TCP": ("TCPRoute",)}
 
 _NOT_YET = frozenset({"HTTPS", "TLS"})
 # Protocols of one line can share a port when their host names differ.

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from gwctl.api.gateway import Gateway, GatewayClass
+from gwctl.api.grpcroute import GRPCRoute, GRPCRouteMatch
 from gwctl.api.httproute import HTTPRoute, HTTPRouteFilter, HTTPRouteMatch
 from gwctl.api.ref import Ref
 from gwctl.api.sensitive import Sensitive
@@ -160,12 +161,27 @@ class HTTPRuleNode:
 
 
 @dataclass(frozen=True, slots=True)
+class GRPCRuleNode:
+    """A rule of a GRPCRoute that stands. ``index`` is its place in the resource; refused rules are left out."""
+
+    index: int
+    name: str
+    matches: tuple[GRPCRouteMatch, ...]
+    filters: tuple[FilterNode, ...]
+    backends: tuple[BackendNode, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TCPRuleNode:
     """The rule of a TCPRoute."""
 
     index: int
     name: str
     backends: tuple[BackendNode, ...]
+
+
+Route = HTTPRoute | GRPCRoute | TCPRoute
+Rules = tuple[HTTPRuleNode, ...] | tuple[GRPCRuleNode, ...] | tuple[TCPRuleNode, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,25 +206,37 @@ class RouteNode:
     """
 
     ref: Ref
-    resource: HTTPRoute | TCPRoute
+    resource: Route
     attachments: tuple[Attachment, ...]
-    rules: tuple[HTTPRuleNode, ...] | tuple[TCPRuleNode, ...]
+    rules: Rules
     references: frozenset[Ref]
     problems: tuple[Problem, ...]
     attached: tuple[ListenerKey, ...] = ()
 
 
+class Claim(NamedTuple):
+    """What routes of one kind want: a listener."""
+
+    listener: ListenerKey
+    kind: str
+
+
 @dataclass(frozen=True)
 class Index:
-    """What the next graph is built from, besides the nodes. Others read nothing of it but `snapshot`."""
+    """What the next graph is built from, besides the nodes. Others read nothing of it but ``snapshot``.
+
+    ``alone``: the node of each route as if there were no other; ``claims``: the routes that attach to a listener;
+    ``losers``: those that an older one keeps from it, with that.
+    """
 
     snapshot: Snapshot
     controller_name: str
     service_namespace: str | None
     referrers: MappingProxyType[Ref, frozenset[Ref]] = field(default_factory=_empty)
     users: MappingProxyType[ServicePort, int] = field(default_factory=_empty)
-    tcp_nodes: MappingProxyType[Ref, RouteNode] = field(default_factory=_empty)
-    tcp_claims: MappingProxyType[ListenerKey, frozenset[Ref]] = field(default_factory=_empty)
+    alone: MappingProxyType[Ref, RouteNode] = field(default_factory=_empty)
+    claims: MappingProxyType[Claim, frozenset[Ref]] = field(default_factory=_empty)
+    losers: MappingProxyType[ListenerKey, Mapping[Ref, Ref]] = field(default_factory=_empty)
 
 
 @dataclass(frozen=True)

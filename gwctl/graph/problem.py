@@ -116,6 +116,16 @@ def conflict_with_older_route(route: Ref, parent: int, listener: str, older: Ref
     return Problem(route, _parent_field(parent), CONFLICTED, "ListenerConflict", message, parent)
 
 
+def hostname_of_other_kind(route: Ref, parent: int, listener: str, older: Ref, elsewhere: bool) -> Problem:
+    """HTTPRoutes and GRPCRoutes share no host name (GRPCRouteSpec.hostnames). The reason is our own.
+
+    ``elsewhere``: the parent has another listener that takes the route, so that it is accepted after all.
+    """
+    message = f"listener {listener} serves the older {older}, of another kind and with a hostname in common"
+    condition = CONFLICTED if elsewhere else ACCEPTED
+    return Problem(route, _parent_field(parent), condition, "HostnameConflict", message, parent)
+
+
 # Rules
 
 

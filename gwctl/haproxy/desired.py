@@ -20,8 +20,8 @@ from gwctl.haproxy.program import (
     slot_section,
 )
 from gwctl.haproxy.slot import MODES, allocate, size_listener_pools, size_pools
-from gwctl.haproxy.state import Section, SectionKey, SectionKind, Server, Servers, State, server_name
-from gwctl.haproxy.table import Tables
+from gwctl.haproxy.state import Protocol, Section, SectionKey, SectionKind, Server, Servers, State, server_name
+from gwctl.haproxy.table import Tables, service_protocol
 from gwctl.routing.virtualhost import Routing
 
 
@@ -71,7 +71,7 @@ def build_state(
         allocation = allocate(tables.services, held, sizes)
     servers = {
         slot: _servers_before(key, slot, tables.services[key], routing, previous)
-        or _build_servers(routing.endpoints.get(tables.services[key], ()))
+        or _build_servers(routing.endpoints.get(tables.services[key], ()), service_protocol(key))
         for key, slot in allocation.items()
     }
     listeners = {"http": pools.http_listeners, "tcp": pools.tcp_listeners}
@@ -112,10 +112,10 @@ def _build_sections(
     return sections
 
 
-def _build_servers(endpoints: tuple[Endpoint, ...]) -> Servers:
+def _build_servers(endpoints: tuple[Endpoint, ...], protocol: Protocol | None) -> Servers:
     return {
-        server_name(endpoint.address, endpoint.port): Server(
-            endpoint.address, endpoint.port, "drain" if endpoint.draining else "ready"
+        server_name(endpoint.address, endpoint.port, protocol): Server(
+            endpoint.address, endpoint.port, "drain" if endpoint.draining else "ready", protocol
         )
         for endpoint in endpoints
     }

@@ -41,12 +41,24 @@ class SectionKey(NamedTuple):
 AdminState = Literal["ready", "drain", "maint"]
 
 
+Protocol = Literal["h2"]
+
+
 class Server(NamedTuple):
-    """A server of a slot. In maintenance it takes nothing and waits to be deleted: it counts as gone."""
+    """A server of a slot. In maintenance it takes nothing and waits to be deleted: it counts as gone.
+
+    ``protocol``: ``h2`` for HTTP/2 without TLS, None for HTTP/1.1 and TCP.
+    """
 
     address: str
     port: int
     state: AdminState
+    protocol: Protocol | None = None
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What it is created with, in the Data Plane API's words; HAProxy changes none of it later."""
+        return {"proto": self.protocol} if self.protocol else {}
 
 
 Servers = Mapping[str, Server]
@@ -68,6 +80,15 @@ class State:
     changes: Mapping[Table, Change] = field(default_factory=dict, repr=False, compare=False)
 
 
-def server_name(address: str, port: int) -> str:
-    """Name a server by its address, readable and injective: ``10.1.2.3_8080``, ``fd00--1_8080``."""
-    return f"{address.replace(':', '-')}_{port}"
+def server_name(address: str, port: int, protocol: Protocol | None = None) -> str:
+    """Name a server by its address and protocol, readable and injective: ``10.1.2.3_8080``, ``fd00--1_8080_h2``.
+
+    HAProxy does not tell a server's protocol, and keeps it until the server is deleted; so its name says it.
+    """
+    name = f"{address.replace(':', '-')}_{port}"
+    return f"{name}_{protocol}" if protocol else name
+
+
+def protocol_of(name: str) -> Protocol | None:
+    """Give the protocol that a server's name says."""
+    return "h2" if name.endswith("_h2") else None

@@ -21,10 +21,10 @@ from gwctl.haproxy.encoding import (
     encode_host,
 )
 from gwctl.haproxy.names import Table, frontend_name
-from gwctl.haproxy.state import Change, Rows
+from gwctl.haproxy.state import Change, Protocol, Rows
 from gwctl.routing.effect import WELL_KNOWN_PORTS, uri_path
 from gwctl.routing.filter import NO_FILTERS, Filters, HeaderFilter, PathChange
-from gwctl.routing.rule import Candidate, Match, PathKey, Rule
+from gwctl.routing.rule import Backend, Candidate, Match, PathKey, Rule
 from gwctl.routing.virtualhost import FrontendKey, Paths, Routing, VirtualHost
 
 ROW_LIMIT = 12_500
@@ -86,14 +86,19 @@ def host_key(frontend: FrontendKey, host: str) -> str:
 
 
 def service_key(service: ServicePort, mode: str) -> str:
-    """Give a Service's key in ``services``; what its slot needs beyond HTTP follows a ``~``."""
+    """Give a Service's key in ``services``; what its slot needs beyond HTTP/1.1 follows a ``~``: ``tcp`` or ``h2``."""
     key = f"{service.namespace}/{service.name}/{service.port}"
     return key if mode == "http" else f"{key}~{mode}"
 
 
 def service_mode(key: str) -> str:
     """Give the mode of the slot that a key of ``services`` needs."""
-    return key.partition("~")[2] or "http"
+    return "tcp" if key.endswith("~tcp") else "http"
+
+
+def service_protocol(key: str) -> Protocol | None:
+    """Give the protocol that the servers of a key of ``services`` are spoken to in."""
+    return "h2" if key.endswith("~h2") else None
 
 
 def path_key(host: VirtualHost, path: PathKey) -> str:
@@ -339,8 +344,13 @@ def _compile_filters(filters: Filters, matched: PathKey, port: int) -> tuple[str
 def _services(rule: Rule, mode: str) -> dict[str, ServicePort]:
     if rule.filters.redirect is not None:
         return {}
-    backends = (backend.service for backend in rule.backends)
-    return {service_key(service, mode): service for service in backends if service is not None}
+    return {_backend_key(backend, mode): backend.service for backend in rule.backends if backend.service is not None}
+
+
+def _backend_key(backend: Backend, mode: str) -> str:
+    if backend.service is None:
+        return ERROR_TARGET
+    return service_key(backend.service, backend.protocol or mode)
 
 
 def _target(rule: Rule, mode: str, filters: Callable[[Filters], str]) -> tuple[str, str]:
@@ -354,8 +364,7 @@ def _target(rule: Rule, mode: str, filters: Callable[[Filters], str]) -> tuple[s
         return REDIRECT_TARGET, own
     shares: dict[tuple[str, str], int] = {}
     for backend in rule.backends:
-        name = ERROR_TARGET if backend.service is None else service_key(backend.service, mode)
-        share = (name, filters(rule.filters_of(backend)))
+        share = (_backend_key(backend, mode), filters(rule.filters_of(backend)))
         shares[share] = shares.get(share, 0) + backend.weight
     if not shares:
         return ERROR_TARGET, own

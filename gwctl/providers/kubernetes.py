@@ -36,6 +36,7 @@ KINDS = (
     _gateway("GatewayClass", "gatewayclasses", namespaced=False),
     _gateway("Gateway", "gateways"),
     _gateway("HTTPRoute", "httproutes"),
+    _gateway("GRPCRoute", "grpcroutes"),
     _gateway("TCPRoute", "tcproutes"),
     _gateway("ReferenceGrant", "referencegrants"),
     Kind("Service", "services"),

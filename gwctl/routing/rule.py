@@ -1,7 +1,8 @@
 """What a route's rule means, freed from where it was written.
 
 A rule of a route becomes one `Candidate` for each of its matches. Candidates are totally ordered by the precedence of
-the specification (HTTPRouteRule.matches), so ties never depend on the order of arrival.
+the specification (HTTPRouteRule.matches, GRPCRouteRule.matches), so ties never depend on the order of arrival. The
+surprising fact: the two orders differ, and never meet, because a host belongs to routes of one kind.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from gwctl.api.grpcroute import GRPCMethodMatch, GRPCRouteMatch
 from gwctl.api.httproute import HTTPRouteMatch
 from gwctl.api.ref import Ref
-from gwctl.graph.node import BackendNode, HTTPRuleNode, RouteNode, ServicePort
+from gwctl.graph.grpc import method_pattern
+from gwctl.graph.node import BackendNode, GRPCRuleNode, HTTPRuleNode, RouteNode, ServicePort, TCPRuleNode
 from gwctl.routing.filter import NO_FILTERS, Filters, build_filters
 
 PathKind = Literal["exact", "regex", "prefix"]
@@ -49,11 +52,15 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A share of a rule's requests. ``service`` None answers 500. ``filters`` come after those of the rule."""
+    """A share of a rule's requests. ``service`` None answers 500. ``filters`` come after those of the rule.
+
+    ``protocol``: ``h2`` for HTTP/2 without TLS.
+    """
 
     weight: int
     service: ServicePort | None
     filters: Filters = NO_FILTERS
+    protocol: Literal["h2"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,9 @@ class Rule:
         return self.filters.then(backend.filters)
 
 
+Precedence = tuple[int, int, int, int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A match with its rule. Of the candidates that fit a request, the least ``order`` takes it."""
@@ -85,44 +95,85 @@ class Candidate:
     match: Match
     rule: Rule
 
+    @property
+    def place(self) -> PathKey:
+        """The path under which the data plane finds it.
+
+        A regular expression of a GRPCRoute comes after every service that is named exactly, so it is found where all
+        paths are, and not among the expressions of HTTPRoutes, which come before prefixes.
+        """
+        path = self.match.path
+        return PathKey("prefix", "") if path.kind == "regex" and self.rule.route.kind == "GRPCRoute" else path
+
 
 def build_candidates(node: RouteNode) -> Iterator[Candidate]:
-    """Yield a candidate for every match of every rule that stands in an HTTPRoute."""
-    created = node.resource.metadata.created
+    """Yield a candidate for every match of every rule that stands in an HTTPRoute or a GRPCRoute."""
     for rule_node in node.rules:
-        if not isinstance(rule_node, HTTPRuleNode):
+        if isinstance(rule_node, TCPRuleNode):
             continue
         rule = _build_rule(node.ref, rule_node)
-        for match_index, resource_match in enumerate(rule_node.matches):
-            match = _build_match(resource_match)
-            order = (
-                _PATH_RANK[match.path.kind],
-                -len(match.path.value) if match.path.kind == "prefix" else 0,
-                0 if match.method else 1,
-                -len(match.headers),
-                -len(match.queries),
-                created,
-                node.ref.namespace,
-                node.ref.name,
-                rule_node.index,
-                match_index,
-            )
-            yield Candidate(order, match, rule)
+        age = (node.resource.metadata.created, node.ref.namespace, node.ref.name, rule_node.index)
+        for match_index, (match, precedence) in enumerate(_read_matches(rule_node)):
+            yield Candidate((*precedence, *age, match_index), match, rule)
+
+
+def _read_matches(node: HTTPRuleNode | GRPCRuleNode) -> Iterator[tuple[Match, Precedence]]:
+    if isinstance(node, HTTPRuleNode):
+        for http in node.matches:
+            match = _build_match(http)
+            yield match, _http_precedence(match)
+    else:
+        for grpc in node.matches:
+            match = _build_grpc_match(grpc)
+            yield match, _grpc_precedence(grpc.method, match)
+
+
+def _http_precedence(match: Match) -> Precedence:
+    return (
+        _PATH_RANK[match.path.kind],
+        -len(match.path.value) if match.path.kind == "prefix" else 0,
+        0 if match.method else 1,
+        -len(match.headers),
+        -len(match.queries),
+    )
+
+
+def _grpc_precedence(method: GRPCMethodMatch | None, match: Match) -> Precedence:
+    """Most characters in the service, then in the method; regular expressions come after what is named exactly."""
+    service, name = (method.service or "", method.method or "") if method is not None else ("", "")
+    is_regex = method is not None and method.type == "RegularExpression"
+    ranks = [2 if not text else 1 if is_regex else 0 for text in (service, name)]
+    return ranks[0], -len(service), ranks[1], -len(name), -len(match.headers)
 
 
 def build_tcp_rule(node: RouteNode) -> Rule | None:
     """Give the rule of a TCPRoute, None where it has none that stands."""
     for rule in node.rules:
-        return Rule(node.ref, rule.index, _build_backends(rule.backends))
+        return Rule(node.ref, rule.index, _build_backends(rule.backends, node.ref.kind))
     return None
 
 
-def _build_rule(route: Ref, node: HTTPRuleNode) -> Rule:
-    return Rule(route, node.index, _build_backends(node.backends), build_filters(node.filters))
+def _build_rule(route: Ref, node: HTTPRuleNode | GRPCRuleNode) -> Rule:
+    return Rule(route, node.index, _build_backends(node.backends, route.kind), build_filters(node.filters))
 
 
-def _build_backends(nodes: Iterable[BackendNode]) -> tuple[Backend, ...]:
-    return tuple(Backend(node.weight, node.service, build_filters(node.filters)) for node in nodes if node.weight > 0)
+H2C = "kubernetes.io/h2c"
+"""The appProtocol of a Service's port that speaks HTTP/2 without TLS (KEP-3726)."""
+
+
+def _build_backends(nodes: Iterable[BackendNode], kind: str) -> tuple[Backend, ...]:
+    return tuple(
+        Backend(node.weight, node.service, build_filters(node.filters), _protocol(node.service, kind))
+        for node in nodes
+        if node.weight > 0
+    )
+
+
+def _protocol(service: ServicePort | None, kind: str) -> Literal["h2"] | None:
+    """HTTP/2 where the Service asks for it, and for gRPC, which cannot do without."""
+    if service is None or kind == "TCPRoute":
+        return None
+    return "h2" if kind == "GRPCRoute" or service.app_protocol == H2C else None
 
 
 def _build_match(match: HTTPRouteMatch) -> Match:
@@ -134,6 +185,21 @@ def _build_match(match: HTTPRouteMatch) -> Match:
         _first_of_each(ValueMatch(h.name.lower(), h.value, h.type == "RegularExpression") for h in match.headers),
         _first_of_each(ValueMatch(q.name, q.value, q.type == "RegularExpression") for q in match.query_params),
     )
+
+
+def _build_grpc_match(match: GRPCRouteMatch) -> Match:
+    headers = (ValueMatch(h.name.lower(), h.value, h.type == "RegularExpression") for h in match.headers)
+    return Match(_grpc_path(match.method), "", _first_of_each(headers), ())
+
+
+def _grpc_path(match: GRPCMethodMatch | None) -> PathKey:
+    """The path of a gRPC request is ``/service/method``."""
+    if match is None or not (match.service or match.method):
+        return PathKey("prefix", "")
+    if match.type == "Exact" and match.service:
+        service = f"/{match.service}"
+        return PathKey("exact", f"{service}/{match.method}") if match.method else PathKey("prefix", service)
+    return PathKey("regex", method_pattern(match))
 
 
 def _first_of_each(matches: Iterable[ValueMatch]) -> tuple[ValueMatch, ...]:

@@ -195,7 +195,7 @@ def _build_frontends(graph: Graph) -> Iterator[Frontend]:
 
 
 def _contribute(node: RouteNode, frontends: Mapping[FrontendKey, Frontend], graph: Graph) -> Iterator[Contribution]:
-    if node.ref.kind != "HTTPRoute" or not node.attachments:
+    if node.ref.kind not in ("HTTPRoute", "GRPCRoute") or not node.attachments:
         return
     candidates = tuple(build_candidates(node))
     seen: set[VirtualHost] = set()
@@ -211,7 +211,7 @@ def _contribute(node: RouteNode, frontends: Mapping[FrontendKey, Frontend], grap
                 continue
             seen.add(host)
             for candidate in candidates:
-                yield Contribution(key, host, candidate.match.path, candidate)
+                yield Contribution(key, host, candidate.place, candidate)
 
 
 def _build_tcp(graph: Graph, frontends: Mapping[FrontendKey, Frontend]) -> dict[FrontendKey, Rule | None]:

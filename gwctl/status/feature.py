@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 FEATURES: Mapping[str, str] = {
+    "GRPCRoute": "routing/rule.py: services, methods, headers, header modifiers, weights",
+    "GRPCRouteNamedRouteRule": "graph/build.py: names of rules are kept",
     "Gateway": "graph/listener.py: listeners, conflicts, allowed routes",
     "GatewayAddressEmpty": "graph/listener.py: an address without a value is of the implementation's choosing",
     "GatewayHTTPListenerIsolation": "routing/virtualhost.py: a host belongs to its most specific listener",

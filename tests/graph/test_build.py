@@ -75,8 +75,12 @@ PARENTS = st.lists(
     unique_by=lambda item: (item["name"], item.get("namespace")),
 )
 RULES = st.lists(maybe({"backendRefs": BACKENDS}, timeouts=st.just({"request": "1s"})), min_size=1, max_size=2)
+RULES_OF_GRPC = st.lists(maybe({"backendRefs": BACKENDS}, sessionPersistence=st.just({})), max_size=2)
 HTTP_ROUTES = manifest(
     "HTTPRoute", maybe({"parentRefs": PARENTS, "rules": RULES}, hostnames=st.lists(HOSTS, max_size=2))
+)
+GRPC_ROUTES = manifest(
+    "GRPCRoute", maybe({"parentRefs": PARENTS}, rules=RULES_OF_GRPC, hostnames=st.lists(HOSTS, max_size=2))
 )
 TCP_ROUTES = manifest("TCPRoute", some(parentRefs=PARENTS, rules=st.tuples(some(backendRefs=BACKENDS)).map(list)))
 SERVICES = manifest(
@@ -116,12 +120,14 @@ SECRETS = st.builds(
 )
 GRANT = {
     "from": [
-        {"group": "gateway.networking.k8s.io", "kind": kind, "namespace": "default"}
-        for kind in ("HTTPRoute", "Gateway")
+        {"group": "gateway.networking.k8s.io", "kind": kind, "namespace": namespace}
+        for kind, namespace in (("HTTPRoute", "default"), ("Gateway", "default"), ("GRPCRoute", "n"))
     ],
     "to": [{"group": "", "kind": "Service"}, {"group": "", "kind": "Secret"}],
 }
-SMALL = st.one_of(HTTP_ROUTES, TCP_ROUTES, TCP_ROUTES, SERVICES, SLICES, SPACES, SECRETS).map(read)
+SMALL = st.one_of(HTTP_ROUTES, GRPC_ROUTES, GRPC_ROUTES, TCP_ROUTES, TCP_ROUTES, SERVICES, SLICES, SPACES, SECRETS).map(
+    read
+)
 LARGE = st.one_of(
     manifest("GatewayClass", some(controllerName=st.sampled_from([CONTROLLER, "example.com/other"]))),
     manifest("Gateway", some(gatewayClassName=NAMES, listeners=LISTENERS)),

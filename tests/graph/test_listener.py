@@ -46,7 +46,7 @@ def test_listener_says_what_it_is() -> None:
         )
     )
     (node,) = graph.listeners.values()
-    assert (node.port, node.protocol, node.hostname, node.kinds) == (80, "HTTP", "*.a.com", ("HTTPRoute",))
+    assert (node.port, node.protocol, node.hostname, node.kinds) == (80, "HTTP", "*.a.com", ("HTTPRoute", "GRPCRoute"))
     assert node.addresses == ("10.0.0.1", "::1")
     assert node.accepted
     assert graph.gateways[Ref("Gateway", "default", "gw")].listeners == (node,)
@@ -101,7 +101,7 @@ def test_unsupported_protocol_takes_down_its_listener_only(listener: str, messag
     assert found.listener == "b"
     assert accepted(graph) == {("gw", "a"): True, ("gw", "b"): False}
     assert graph.gateways[Ref("Gateway", "default", "gw")].accepted
-    assert [node.kinds for node in graph.listeners.values()] == [("HTTPRoute",), ()]
+    assert [node.kinds for node in graph.listeners.values()] == [("HTTPRoute", "GRPCRoute"), ()]
 
 
 def test_gateway_without_accepted_listener_is_refused() -> None:

@@ -13,7 +13,7 @@ from gwctl.haproxy.encoding import (
     encode_varint,
 )
 from gwctl.haproxy.names import frontend_name
-from gwctl.haproxy.state import server_name
+from gwctl.haproxy.state import Protocol, protocol_of, server_name
 
 DNS = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,5}[a-z0-9])?", fullmatch=True)
 
@@ -52,7 +52,12 @@ def test_frontend_names_are_injective(one: tuple[str, str, int], other: tuple[st
     assert (frontend_name(*one) == frontend_name(*other)) == (one == other)
 
 
-@given(st.ip_addresses(), st.integers(1, 65535), st.ip_addresses(), st.integers(1, 65535))
-def test_server_names_are_injective(one: object, port: int, other: object, other_port: int) -> None:
-    same = (str(one), port) == (str(other), other_port)
-    assert (server_name(str(one), port) == server_name(str(other), other_port)) == same
+SERVERS = st.tuples(st.ip_addresses().map(str), st.integers(1, 65535), st.sampled_from([None, "h2"]))
+
+
+@given(SERVERS, SERVERS)
+def test_server_names_are_injective(
+    one: tuple[str, int, Protocol | None], other: tuple[str, int, Protocol | None]
+) -> None:
+    assert (server_name(*one) == server_name(*other)) == (one == other)
+    assert protocol_of(server_name(*one)) == one[2]

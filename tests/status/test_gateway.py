@@ -140,7 +140,7 @@ def test_some_listeners_that_are_not_valid() -> None:
     assert of_listener(outcome, "udp") == bad
     status = status_of(outcome, GATEWAY_REF)
     assert message(status.conditions, "Accepted") == "the Gateway is accepted, without listener udp"
-    assert [item.supported_kinds for item in status.listeners or ()] == [("HTTPRoute",), ()]
+    assert [item.supported_kinds for item in status.listeners or ()] == [("HTTPRoute", "GRPCRoute"), ()]
 
 
 def test_no_listener_that_is_valid() -> None:

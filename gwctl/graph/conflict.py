@@ -1,0 +1,79 @@
+"""HTTPRoutes and GRPCRoutes with one host name at one listener: which are accepted there.
+
+In: the routes of both kinds that attach to a listener, as if each were alone. Out: those that lose, with the older
+route of the other kind that each meets (GRPCRouteSpec.hostnames). The surprising fact: a route that has lost takes no
+host name from a younger one, so who loses depends on all that are older.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from gwctl.api.ref import Ref
+from gwctl.graph.node import ListenerKey, RouteNode
+
+ANY_HOST = "*"
+
+RIVALS = {"HTTPRoute": "GRPCRoute", "GRPCRoute": "HTTPRoute"}
+"""The kinds of routes that cannot share a host name, each with the other."""
+
+
+def find_losers(nodes: Iterable[RouteNode], listener: ListenerKey) -> dict[Ref, Ref]:
+    """Of the routes that attach to a listener, give those that lose, each with an older one that keeps its host."""
+    taken = {kind: _Hosts() for kind in RIVALS}
+    losers: dict[Ref, Ref] = {}
+    for node in sorted(nodes, key=lambda node: (node.resource.age, node.ref.kind)):
+        hostnames = hostnames_at(node, listener)
+        rivals = taken[RIVALS[node.ref.kind]]
+        winner = next((ref for ref in map(rivals.find, hostnames) if ref is not None), None)
+        if winner is not None:
+            losers[node.ref] = winner
+            continue
+        for hostname in hostnames:
+            taken[node.ref.kind].add(hostname, node.ref)
+    return losers
+
+
+def hostnames_at(node: RouteNode, listener: ListenerKey) -> list[str]:
+    """The names under which a route serves at a listener."""
+    return [name for item in node.attachments if item.listener == listener for name in item.hostnames]
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two host names, exact, ``*.suffix`` or ``*``, mean a host in common."""
+    return one == other or _covers(one, other) or _covers(other, one)
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    return wide == ANY_HOST or (wide.startswith("*.") and narrow.endswith(wide[1:]))
+
+
+class _Hosts:
+    """Host names that are taken, with who has taken them first."""
+
+    def __init__(self) -> None:
+        self._at: dict[str, Ref] = {}
+        self._below: dict[str, Ref] = {}
+
+    def add(self, hostname: str, route: Ref) -> None:
+        self._at.setdefault(hostname, route)
+        for suffix in _suffixes(hostname):
+            self._below.setdefault(suffix, route)
+
+    def find(self, hostname: str) -> Ref | None:
+        """Give a route with a name that overlaps."""
+        if hostname == ANY_HOST:
+            return self._below.get("")
+        found = self._at.get(hostname)
+        if found is None and hostname.startswith("*."):
+            found = self._below.get(hostname[1:])
+        return found or next((self._at[name] for s in _suffixes(hostname) if (name := f"*{s}") in self._at), None)
+
+
+def _suffixes(hostname: str) -> Iterator[str]:
+    """Yield what follows each label, with its dot: ``.a.com`` and ``.com`` of ``x.a.com``; at last nothing."""
+    start = hostname.find(".")
+    while start >= 0:
+        yield hostname[start:]
+        start = hostname.find(".", start + 1)
+    yield ""

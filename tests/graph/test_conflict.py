@@ -1,0 +1,161 @@
+"""HTTPRoutes and GRPCRoutes that want one host name of one listener: the older has it, and the other is told."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gwctl.api.ref import Ref
+from gwctl.graph.conflict import find_losers, hostnames_at, overlap
+from gwctl.graph.node import Graph, ListenerKey
+from tests.graph.manifests import CLASS, GATEWAY, graph_of, reasons
+
+BACKEND = "rules: [{backendRefs: [{name: s, port: 80}]}]"
+SERVICE = "{kind: Service, metadata: {name: s}, spec: {ports: [{port: 80}]}}\n---\n"
+
+
+def route(kind: str, name: str, hostnames: str = "[]", *, created: int = 2026, parents: str = "[{name: gw}]") -> str:
+    return f"""
+kind: {kind}
+metadata: {{name: {name}, creationTimestamp: {created}-01-01T00:00:00Z}}
+spec: {{parentRefs: {parents}, hostnames: {hostnames}, {BACKEND}}}
+---
+"""
+
+
+def serving(graph: Graph) -> set[str]:
+    return {ref.name for ref, node in graph.routes.items() if node.attachments}
+
+
+def attached(graph: Graph) -> list[int]:
+    return [listener.attached_routes for listener in graph.listeners.values()]
+
+
+@pytest.mark.parametrize(
+    ("http", "grpc"),
+    [
+        ("[a.com]", "[a.com]"),
+        ("[]", "[a.com]"),
+        ("[a.com]", "[]"),
+        ("['*.com']", "[a.com]"),
+        ("[x.a.com]", "['*.com']"),
+        ("['*.a.com']", "['*.x.a.com']"),
+        ("[b.com, a.com]", "[c.com, a.com]"),
+    ],
+)
+def test_the_older_of_two_with_a_host_in_common_is_accepted(http: str, grpc: str) -> None:
+    for older, younger in (("h", "g"), ("g", "h")):
+        text = (
+            GATEWAY
+            + SERVICE
+            + route("HTTPRoute", "h", http, created=2025 + (older == "g"))
+            + route("GRPCRoute", "g", grpc, created=2025 + (older == "h"))
+        )
+        graph = graph_of(text)
+        assert serving(graph) == {older}
+        assert reasons(graph) == [(younger, "spec.parentRefs[0]", "Accepted", "HostnameConflict")]
+        (found,) = graph.problems
+        kind = "HTTPRoute" if older == "h" else "GRPCRoute"
+        assert found.message == (
+            f"listener http serves the older {kind} default/{older}, of another kind and with a hostname in common"
+        )
+        assert attached(graph) == [1]
+
+
+def test_names_decide_between_routes_of_one_age() -> None:
+    text = GATEWAY + SERVICE + route("HTTPRoute", "b") + route("GRPCRoute", "a")
+    assert serving(graph_of(text)) == {"a"}
+
+
+def test_routes_of_both_kinds_without_a_host_in_common_live_side_by_side() -> None:
+    text = GATEWAY + SERVICE + route("HTTPRoute", "h", "['*.a.com']") + route("GRPCRoute", "g", "[a.com, b.com]")
+    graph = graph_of(text)
+    assert serving(graph) == {"g", "h"}
+    assert graph.problems == ()
+
+
+def test_routes_of_one_kind_share_a_host() -> None:
+    text = GATEWAY + SERVICE + route("GRPCRoute", "a", "[a.com]") + route("GRPCRoute", "b", "[a.com]")
+    assert serving(graph_of(text)) == {"a", "b"}
+
+
+def test_a_route_that_lost_takes_nothing_from_a_younger_one() -> None:
+    text = (
+        GATEWAY
+        + SERVICE
+        + route("HTTPRoute", "first", "[a.com]", created=2024)
+        + route("GRPCRoute", "second", "[a.com, b.com]", created=2025)
+        + route("HTTPRoute", "third", "[b.com]", created=2026)
+    )
+    assert serving(graph_of(text)) == {"first", "third"}
+
+
+def test_listeners_decide_each_for_itself() -> None:
+    gateway = (
+        CLASS
+        + """
+kind: Gateway
+metadata: {name: gw}
+spec:
+  gatewayClassName: gwctl
+  listeners:
+  - {name: one, port: 80, protocol: HTTP}
+  - {name: two, port: 81, protocol: HTTP}
+---
+"""
+    )
+    text = (
+        gateway
+        + SERVICE
+        + route("HTTPRoute", "h", created=2025, parents="[{name: gw, sectionName: one}]")
+        + route("GRPCRoute", "g")
+    )
+    graph = graph_of(text)
+    node = graph.routes[Ref("GRPCRoute", "default", "g")]
+    assert [item.listener.listener for item in node.attachments] == ["two"]
+    # One listener of the parent takes it, so it is accepted.
+    assert reasons(graph) == [("g", "spec.parentRefs[0]", "Conflicted", "HostnameConflict")]
+    assert attached(graph) == [1, 1]
+
+
+HOSTS = ("a.com", "x.a.com", "y.x.a.com", "b.com", "*.a.com", "*.x.a.com", "*.com", "*")
+ROUTES = st.lists(st.tuples(st.booleans(), st.lists(st.sampled_from(HOSTS[:-1]), max_size=2, unique=True)), max_size=6)
+
+
+@settings(deadline=None)
+@given(ROUTES)
+def test_losers_are_those_that_meet_an_older_winner_of_the_other_kind(routes: list[tuple[bool, list[str]]]) -> None:
+    text = GATEWAY + SERVICE
+    for index, (is_grpc, hostnames) in enumerate(routes):
+        text += route("GRPCRoute" if is_grpc else "HTTPRoute", f"r{index}", str(hostnames), created=2000 + index)
+    graph = graph_of(text)
+    assert graph.index is not None
+    alone = graph.index.alone
+    listener = ListenerKey("default", "gw", "http")
+    losers = find_losers(alone.values(), listener)
+    names = {ref: hostnames_at(node, listener) for ref, node in alone.items()}
+    winners: list[Ref] = []
+    for ref in sorted(alone, key=lambda ref: ref.name):
+        met = [
+            other
+            for other in winners
+            if other.kind != ref.kind and any(overlap(a, b) for a in names[ref] for b in names[other])
+        ]
+        if met:
+            assert losers[ref] in met
+        else:
+            assert ref not in losers
+            winners.append(ref)
+    assert serving(graph) == {ref.name for ref in winners}
+
+
+@given(st.sampled_from(HOSTS), st.sampled_from(HOSTS))
+def test_overlapping_is_mutual_and_means_a_common_host(one: str, other: str) -> None:
+    def hosts(pattern: str) -> set[str]:
+        every = {name.replace("*", "w") for name in HOSTS} | {"v.a.com", "v.x.a.com"}
+        if pattern == "*":
+            return every
+        return {name for name in every if name == pattern or (pattern[0] == "*" and name.endswith(pattern[1:]))}
+
+    assert overlap(one, other) == overlap(other, one) == bool(hosts(one) & hosts(other))
