@@ -121,6 +121,7 @@ def _start_node(state: Path, *, stays: bool) -> None:
             cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, pass_fds=[lock.fileno()],
             start_new_session=True, preexec_fn=None if stays else _die_with_parent,
         )  # fmt: skip
+    _started.append(process)
     (state / "pid").write_text(str(process.pid), encoding="utf-8")
     deadline = time.monotonic() + START_SECONDS
     while not (first := _children(process.pid)):
@@ -151,6 +152,9 @@ def _follow(state: Path, process: subprocess.Popen[bytes], deadline: float) -> N
             shutil.copytree(state / "log", kept)
             raise PartError(f"the cluster did not start; its logs are in {short(kept)}")
         time.sleep(0.05)
+
+
+_started: list[subprocess.Popen[bytes]] = []  # kept, because one that is dropped while it runs is warned of
 
 
 def _die_with_parent() -> None:

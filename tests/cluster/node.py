@@ -207,6 +207,8 @@ class Node:
             f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=node={peer}",
         )  # fmt: skip
         self._until("etcd", 30, lambda: _answers(f"{ETCD}/health"))
+        for _ in range(10):  # a history, as every cluster has, so that there are versions too old to watch from
+            _answers(f"{ETCD}/v3/kv/put", b'{"key": "Z3djdGw=", "value": ""}')
         self._start(
             "kube-apiserver", "kube-apiserver", f"--etcd-servers={ETCD}", f"--advertise-address={ADDRESS}",
             f"--service-cluster-ip-range={SERVICES}", "--client-ca-file=/run/node/pki/ca.crt",
@@ -283,9 +285,9 @@ def cgroup_roots() -> list[Path]:
     return [folder for folder in root.iterdir() if folder.is_dir() and not folder.is_symlink()]
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, body: bytes | None = None) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=1) as answer:
+        with urllib.request.urlopen(url, body, timeout=1) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False
