@@ -36,6 +36,7 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _CONNECT_SECONDS = 10.0
 _CREDENTIALS_SECONDS = 60.0
 _GRACE_SECONDS = 15.0
+_LONGEST_RETRY_AFTER = 120.0
 _PROXY_STATUS = frozenset({502, 503, 504})
 _KEEPALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 _JSON = "application/json"
@@ -304,7 +305,7 @@ def _decode_status(data: bytes) -> dict[str, Json] | None:
 
 def _retry_after(response: aiohttp.ClientResponse) -> float | None:
     text = response.headers.get("Retry-After", "")
-    return float(text) if re.fullmatch(r"[0-9]{1,4}", text) else None
+    return min(float(text), _LONGEST_RETRY_AFTER) if re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
 async def _lines(response: aiohttp.ClientResponse, path: str) -> AsyncIterator[bytes]:

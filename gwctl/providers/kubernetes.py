@@ -163,23 +163,25 @@ class KubernetesSource:
             observer=self._observer,
             trouble=trouble,
         )
-        unserved = ""
+        refused: dict[str, NotFound] = {}
         while True:
             version = await self._find_version(kind, trouble)
             if version is None:
                 reflector.clear()
+                trouble.end(reflector)
                 if kind.name not in _REQUIRED:
                     self._note_read(kind, part)
-            if version is None or version == unserved:
-                unserved = ""
-                await asyncio.sleep(self._pace.missing)
-                continue
-            try:
-                await reflector.run(kind.path(version, part))
-            except NotFound as error:
-                trouble.begin(reflector, error)
-                unserved = version
-                self._discovery.forget()
+            elif version in refused:
+                trouble.begin(reflector, refused[version])
+            else:
+                try:
+                    await reflector.run(kind.path(version, part))
+                except NotFound as error:
+                    refused = {version: error}
+                    self._discovery.forget()
+                    continue
+            refused = {}
+            await asyncio.sleep(self._pace.missing)
 
     async def _find_version(self, kind: Kind, trouble: Trouble) -> str | None:
         backoff = Backoff(self._pace)

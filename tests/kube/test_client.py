@@ -114,6 +114,16 @@ async def test_each_status_has_its_error(
     assert (error.value.transient, error.value.retry_after) == (transient, 7.0)
 
 
+@pytest.mark.parametrize(("header", "seconds"), [("9999999", 120.0), ("soon", None)])
+async def test_a_wait_that_is_asked_for_has_a_limit(
+    client: KubeClient, server: ApiServer, header: str, seconds: float | None
+) -> None:
+    server.fail("GET", "services", 429, Retry_After=header)
+    with pytest.raises(TooManyRequests) as error:
+        await client.get(SERVICES)
+    assert error.value.retry_after == seconds
+
+
 async def test_nothing_of_a_secret_is_ever_said(client: KubeClient, server: ApiServer) -> None:
     body = b'{"kind": "Status", "code": 422, "reason": "Invalid", "message": "data[k]: Invalid value: \\"hunter2\\""}'
     for path in ("/api/v1/namespaces/default/secrets", "/api/v1/namespaces/default/secrets/s"):

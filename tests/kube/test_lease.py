@@ -174,6 +174,31 @@ async def test_of_two_that_create_the_lease_one_wins(client: KubeClient, server:
     assert server.count("POST", LEASES) >= 1
 
 
+async def test_the_deadline_counts_from_the_start_of_a_renewal(
+    client: KubeClient, server: ApiServer, clock: Clock
+) -> None:
+    first = candidate(client, "a", clock)
+    await first.attempt()
+    renewal = asyncio.ensure_future(first.attempt())
+    await server.until(lambda: server.count("PATCH", LEASES) == 1)
+    clock.now += 6.0
+    await renewal
+    clock.now += 4.5
+    assert not first.is_leader
+
+
+async def test_a_renewal_is_given_only_the_time_that_is_left(
+    client: KubeClient, server: ApiServer, clock: Clock
+) -> None:
+    first = candidate(client, "a", clock)
+    await first.attempt()
+    server.hang("GET", LEASES)
+    clock.now += 9.9
+    async with asyncio.timeout(5):
+        await first.attempt()
+    assert first.is_leader
+
+
 async def test_a_call_that_hangs_ends_at_the_deadline(client: KubeClient, server: ApiServer) -> None:
     changes: list[bool] = []
     first = Election(

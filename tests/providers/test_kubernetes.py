@@ -19,6 +19,7 @@ from tests.kube.apiserver import ApiServer
 from tests.providers.reader import Reader
 
 PACE = Pace(first=0.01, longest=0.04, refused=0.02, missing=0.02)
+RARELY = Pace(first=0.01, longest=0.04, missing=600.0)
 V1 = "gateway.networking.k8s.io/v1"
 CLASS = {
     "apiVersion": V1,
@@ -114,9 +115,8 @@ async def test_what_comes_and_goes_before_the_first_batch_is_in_none(client: Kub
         await server.watched("Service")
         server.remove("Service", "goes")
         server.put(service("marker"))
-        await asyncio.sleep(0)
         released.set()
-        await pending
+        assert None not in (await pending).changes.values()
         await reader.until(lambda: ref("marker") in reader.state)
         assert reader.ports() == {"marker": 80}
 
@@ -213,11 +213,10 @@ async def test_the_last_good_version_stays_for_the_same_object_only(client: Kube
         server.put(tcp_route("r", port=-1))
         batch = await reader.next()
         assert (batch.changes, len(batch.invalid)) == ({}, 1)
-        server.compact()
-        server.fail("GET", "tcproutes", 500)
         server.drop_watches()
         server.remove("TCPRoute", "r")
         server.put(tcp_route("r", port=-2))
+        server.compact()
         batch = await reader.next()
         assert (batch.changes, len(batch.invalid)) == ({ref("r", "TCPRoute"): None}, 1)
         await server.watched("TCPRoute")
@@ -296,10 +295,21 @@ async def test_a_crd_that_is_deleted_takes_its_objects_along(client: KubeClient,
         assert set(reader.state) == {ref("again", "TCPRoute")}
 
 
+async def test_a_kind_that_comes_back_brings_its_objects(client: KubeClient, server: ApiServer) -> None:
+    server.put(tcp_route("r"))
+    async with reading(source_of(client)) as reader:
+        await server.watched("TCPRoute")
+        server.serve("TCPRoute")
+        await reader.until(lambda: not reader.state)
+        server.serve("TCPRoute", "v1")
+        await reader.until(lambda: bool(reader.state))
+        assert set(reader.state) == {ref("r", "TCPRoute")}
+
+
 async def test_a_version_that_goes_away_is_left_for_one_that_stays(client: KubeClient, server: ApiServer) -> None:
     server.serve("TCPRoute", "v1alpha2")
     server.put(tcp_route("r"))
-    source = source_of(client)
+    source = KubernetesSource(client, pace=RARELY)
     async with reading(source) as reader:
         await server.watched("TCPRoute")
         server.serve("TCPRoute", "v1")
@@ -320,6 +330,24 @@ async def test_a_404_by_mistake_takes_nothing_away(client: KubeClient, server: A
         await server.watched("TCPRoute")
         server.put(tcp_route("marker"))
         assert set((await reader.next()).changes) == {ref("marker", "TCPRoute")}
+
+
+async def test_a_kind_that_is_served_and_not_found_is_told_of_and_not_asked_for_again_and_again(
+    client: KubeClient, server: ApiServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.fail("GET", "tcproutes", 404, times=100)
+    discovery = "GET /apis/gateway.networking.k8s.io/v1"
+    source = KubernetesSource(client, pace=RARELY)
+    async with reading(source, first=False) as reader:
+        pending = asyncio.ensure_future(reader.next())
+        await server.until(lambda: server.requests.count(discovery) == 2)
+        await server.watched("Service", "Gateway")
+        await asyncio.sleep(PACE.missing)
+        assert source.unread_kinds == ("TCPRoute",)
+        assert server.count("GET", "tcproutes") == 1
+        pending.cancel()
+    (record,) = caplog.records
+    assert (record.levelname, vars(record)["kind"]) == ("WARNING", "TCPRoute")
 
 
 async def test_nothing_is_polled_when_nothing_is_missing(client: KubeClient, server: ApiServer) -> None:
@@ -393,6 +421,23 @@ async def test_a_status_is_beside_batches(client: KubeClient, server: ApiServer)
         server.remove("TCPRoute", "r")
         await reader.next()
         assert source.live(route) is None
+
+
+async def test_a_status_that_changes_with_all_else_is_told_by_the_batch_alone(
+    client: KubeClient, server: ApiServer
+) -> None:
+    told: list[Ref] = []
+    server.put(with_status(tcp_route("r"), parents=[]))
+    source = source_of(client)
+    source.on_status(told.append)
+    async with reading(source) as reader:
+        await server.watched("TCPRoute")
+        server.put(with_status(tcp_route("r", port=81), parents=[{}]))
+        assert set((await reader.next()).changes) == {ref("r", "TCPRoute")}
+        live = source.live(ref("r", "TCPRoute"))
+        assert live is not None
+        assert live.status == {"parents": [{}]}
+    assert told == []
 
 
 async def test_a_new_version_of_the_same_is_nobodys_business(client: KubeClient, server: ApiServer) -> None:
