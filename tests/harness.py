@@ -352,7 +352,8 @@ class EchoBackend:
 
     The answer is `{"name", "method", "path", "query", "headers", "body_length"}`; `path` and `query` as
     received, `headers` from lower-case names to lists of values. `/status/503` answers with that status; a header
-    `answer-NAME` of the request is the header `NAME` of the answer.
+    `answer-NAME` of the request is the header `NAME` of the answer. A query of `delay=0.5` delays the answer by so many
+    seconds.
     """
 
     def __init__(self, name: str, port: int = 0, host: str = "127.0.0.1") -> None:
@@ -467,7 +468,12 @@ class _EchoProtocol(asyncio.Protocol):
         if target.startswith("http://"):
             parts = urlsplit(target)
             target = parts.path + (f"?{parts.query}" if parts.query else "")
-        self._transport.write(self._backend.answer(method, target, headers, length))
+        answer = self._backend.answer(method, target, headers, length)
+        if "?delay=" in target:
+            delay = float(target.partition("?delay=")[2].partition("&")[0])
+            asyncio.get_running_loop().call_later(delay, self._transport.write, answer)
+            return True
+        self._transport.write(answer)
         if headers.get("connection") == ["close"]:
             self.close()
         return True

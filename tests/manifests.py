@@ -170,6 +170,8 @@ def _random_rule(random: Random, services: list[str]) -> Manifest:
             ref["filters"] = _random_filters(random, prefixes, redirect=random.random() > 0.8)
     if random.random() > 0.5:
         rule["filters"] = _random_filters(random, prefixes)
+    if random.random() > 0.8:
+        rule["timeouts"] = {random.choice(["request", "backendRequest"]): random.choice(["0s", "10s", "1h"])}
     return {**rule, "backendRefs": refs}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gwctl.routing.effect import rewritten_path
-from gwctl.routing.filter import Filters, HeaderFilter
+from gwctl.routing.filter import Filters, HeaderFilter, Timeouts
 from gwctl.routing.request import Request
 from gwctl.routing.rule import PathKey
 
@@ -21,6 +21,14 @@ def describe_filters(filters: Filters, matched: PathKey, request: Request) -> It
         if filters.rewrite.path is not None:
             parts.append(f"path {rewritten_path(filters.rewrite, matched, request.path)}")
         yield "rewrite", ", ".join(parts)
+    if filters.timeouts is not None:
+        yield "timeouts", ", ".join(_describe_timeouts(filters.timeouts))
+
+
+def _describe_timeouts(timeouts: Timeouts) -> Iterator[str]:
+    for name, limit in (("request", timeouts.request), ("backend request", timeouts.backend_request)):
+        if limit is not None:
+            yield f"{name} {limit} ms" if limit else f"{name} without limit"
 
 
 def _describe_headers(headers: HeaderFilter) -> str:

@@ -405,7 +405,7 @@ class _RuleBuilder:
             if self._stands(index, check_rule(rule)):
                 matches, filters = first_of_equal_names(rule.matches), _build_filters(rule.filters)
                 backends = self._backends(index, rule.backend_refs)
-                yield HTTPRuleNode(index, rule.name or "", matches, filters, backends)
+                yield HTTPRuleNode(index, rule.name or "", matches, filters, backends, rule.timeouts)
 
     def _grpc(self, route: GRPCRoute) -> Iterator[GRPCRuleNode]:
         for index, rule in enumerate(route.spec.rules):

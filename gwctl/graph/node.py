@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from gwctl.api.gateway import Gateway, GatewayClass
 from gwctl.api.grpcroute import GRPCRoute, GRPCRouteMatch
-from gwctl.api.httproute import HTTPRoute, HTTPRouteFilter, HTTPRouteMatch
+from gwctl.api.httproute import HTTPRoute, HTTPRouteFilter, HTTPRouteMatch, HTTPRouteTimeouts
 from gwctl.api.ref import Ref
 from gwctl.api.sensitive import Sensitive
 from gwctl.api.tcproute import TCPRoute
@@ -158,6 +158,7 @@ class HTTPRuleNode:
     matches: tuple[HTTPRouteMatch, ...]
     filters: tuple[FilterNode, ...]
     backends: tuple[BackendNode, ...]
+    timeouts: HTTPRouteTimeouts | None = None
 
 
 @dataclass(frozen=True, slots=True)

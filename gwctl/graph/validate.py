@@ -32,7 +32,6 @@ from gwctl.api.wire import HEADER_NAME_PATTERN
 SUPPORTED_FILTERS = frozenset({"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite"})
 _HEADER_FILTERS = ("RequestHeaderModifier", "ResponseHeaderModifier")
 UNSUPPORTED_FIELDS: tuple[tuple[str, str], ...] = (
-    ("timeouts", "timeouts"),
     ("retry", "retry"),
     ("session_persistence", "sessionPersistence"),
 )

@@ -246,9 +246,11 @@ def _shares(rows: _Rows, row: str, target: str) -> Iterator[tuple[Share, str]]:
 def _filter(rows: _Rows, row: str, request: Request, share: Share, key: str) -> Share:
     """Do what the row ``key`` of ``filters`` says; its fields are those of ``_compile_filters`` in ``table.py``."""
     tables = (Table.REQUEST_HEADERS, Table.RESPONSE_HEADERS, Table.LOCATIONS)
-    keys = rows.get(Table.FILTERS, key, row).split("|") if key else []
-    named = zip(tables, keys, strict=False)
-    found = {table: rows.get(table, name, f"{Table.FILTERS} {key}") for table, name in named if name}
+    text = rows.get(Table.FILTERS, key, row) if key else ""
+    found = {Table.FILTERS: text} if text else {}
+    for table, name in zip(tables, text.split("|"), strict=False):
+        if name:
+            found[table] = rows.get(table, name, f"{Table.FILTERS} {key}")
     kind, alone, before, cut, host, status, scheme, port = _fields(found.get(Table.LOCATIONS, ""), 8)
     path = request.path
     if kind:

@@ -24,6 +24,7 @@ from gwctl.haproxy.names import (
     listener_slot_name,
 )
 from gwctl.haproxy.state import Section, SectionKey, SectionKind
+from gwctl.haproxy.table import CONNECT_TIMEOUT
 from gwctl.routing.virtualhost import Frontend
 
 PATH_BYTES = 1_100
@@ -204,11 +205,15 @@ def _filter_request(layout: Layout) -> Iterator[dict[str, Any]]:
     yield _set("headers", f"var(txn.filters),field(1,|),map_str({layout.table(Table.REQUEST_HEADERS)})")
     yield from _change_headers("headers")
     yield from _rewrite()
+    yield _set("timeouts", "var(txn.filters),field(4,|)", "{ var(txn.filters),field(4,|) -m len gt 0 }")
 
 
 def _filter_response() -> Iterator[dict[str, Any]]:
     """Change responses, those that HAProxy itself gives included."""
     yield _if({"type": "allow"}, f"!{_found('filters')}")
+    # Waiting for a connection, which HAProxy answers 503, is a part of the time that a rule allows.
+    late = {"type": "set-status", "status": 504, "cond": "if"}
+    yield {**late, "cond_test": f"{_found('timeouts')} {{ txn.sess_term_state sC }}"}
     yield from _change_headers("response_headers")
 
 
@@ -288,7 +293,7 @@ def _slot(name: str, mode: str, **settings: Any) -> Section:
         "name": name,
         "mode": mode,
         "balance": {"algorithm": "roundrobin"},
-        "connect_timeout": 2 * _SECOND,
+        "connect_timeout": CONNECT_TIMEOUT,
         "queue_timeout": 10 * _SECOND,
         "retries": 3,
         "redispatch": {"enabled": "enabled", "interval": 1},
@@ -303,7 +308,16 @@ def _http_slot() -> Section:
         server_timeout=_MINUTE,
         tunnel_timeout=60 * _MINUTE,
         forwardfor={"enabled": "enabled"},
+        http_request_rule_list=list(_set_timeouts()),
     )
+
+
+def _set_timeouts() -> Iterator[dict[str, Any]]:
+    """Set a rule's timeouts, which only a backend may do; see ``_timeouts_field`` in ``table.py``."""
+    yield _if({"type": "allow"}, f"!{_found('filters')}")
+    for kind, number in (("server", 1), ("connect", 2)):
+        field = f"var(txn.timeouts),field({number},:)"
+        yield _if({"type": "set-timeout", "timeout_type": kind, "timeout": field}, f"{{ {field} -m found }}")
 
 
 def _tcp_slot() -> Section:

@@ -23,7 +23,7 @@ from gwctl.haproxy.encoding import (
 from gwctl.haproxy.names import Table, frontend_name
 from gwctl.haproxy.state import Change, Protocol, Rows
 from gwctl.routing.effect import WELL_KNOWN_PORTS, uri_path
-from gwctl.routing.filter import NO_FILTERS, Filters, HeaderFilter, PathChange
+from gwctl.routing.filter import NO_FILTERS, Filters, HeaderFilter, PathChange, Timeouts
 from gwctl.routing.rule import Backend, Candidate, Match, PathKey, Rule
 from gwctl.routing.virtualhost import FrontendKey, Paths, Routing, VirtualHost
 
@@ -321,8 +321,8 @@ def _compile_entry(candidate: Candidate, port: int) -> tuple[str, list[Row]]:
 def _compile_filters(filters: Filters, matched: PathKey, port: int) -> tuple[str, list[Row]]:
     """Give the key of a row in ``filters`` (empty for no filters) and the rows it needs, its own last.
 
-    The row is ``request headers|response headers|location``, each the key of a row; what is empty at the end is left
-    out.
+    The row is ``request headers|response headers|location|timeouts``. The first three are keys of rows; timeouts are
+    `_timeouts_field`. What is empty at the end is left out.
     """
     if filters == NO_FILTERS:
         return "", []
@@ -337,6 +337,7 @@ def _compile_filters(filters: Filters, matched: PathKey, port: int) -> tuple[str
         key(Table.REQUEST_HEADERS, _header_row(filters.request_headers)),
         key(Table.RESPONSE_HEADERS, _header_row(filters.response_headers)),
         key(Table.LOCATIONS, _location_row(filters, matched, port)),
+        _timeouts_field(filters.timeouts),
     )
     return key(Table.FILTERS, "|".join(fields).rstrip("|")), rows
 
@@ -417,3 +418,23 @@ def _path_fields(change: PathChange | None, matched: PathKey) -> tuple[str, str,
     if change.kind == "full":
         return change.kind, encode(path or "/"), "", ""
     return change.kind, encode(path or "/"), encode(path.rstrip("/")), str(len(matched.value.encode()))
+
+
+NO_LIMIT = 2**31 - 1
+"""The longest timeout that HAProxy knows, in milliseconds: 24 days."""
+
+CONNECT_TIMEOUT = 2000
+"""How long HAProxy waits for one connection, in milliseconds, where no timeout of a rule says less."""
+
+_CONNECT_SHARES = 7
+"""Waiting for a connection, at most four times and three pauses of as long between them, takes a request's timeout."""
+
+
+def _timeouts_field(timeouts: Timeouts | None) -> str:
+    """``SERVER``, how long to wait for a backend's answer, or ``SERVER:CONNECT``, in milliseconds."""
+    if timeouts is None:
+        return ""
+    limits = [limit for limit in (timeouts.request, timeouts.backend_request) if limit]
+    server = str(min([*limits, NO_LIMIT]))
+    connect = (timeouts.request or NO_LIMIT) // _CONNECT_SHARES
+    return server if connect >= CONNECT_TIMEOUT else f"{server}:{max(connect, 1)}"

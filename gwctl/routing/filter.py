@@ -10,7 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from gwctl.api.httproute import HTTPHeaderFilter, HTTPPathModifier, HTTPRequestRedirectFilter
+from gwctl.api.httproute import (
+    HTTPHeaderFilter,
+    HTTPPathModifier,
+    HTTPRequestRedirectFilter,
+    HTTPRouteTimeouts,
+    duration_milliseconds,
+)
 from gwctl.graph.node import FilterNode
 
 PathChangeKind = Literal["full", "prefix"]
@@ -53,8 +59,16 @@ class Rewrite:
 
 
 @dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Timeouts of a rule in milliseconds, as written: zero means no limit, None that nothing is said."""
+
+    request: int | None = None
+    backend_request: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Filters:
-    """All that happens to a request and its response besides the choice of a backend.
+    """All that happens to a request and its response besides the choice of a backend: filters, and a rule's timeouts.
 
     There is a redirect or a rewrite, never both.
     """
@@ -63,6 +77,7 @@ class Filters:
     response_headers: HeaderFilter | None = None
     redirect: Redirect | None = None
     rewrite: Rewrite | None = None
+    timeouts: Timeouts | None = None
 
     def then(self, other: Filters) -> Filters:
         """Give the filters that do what these do and after them the others, whose path, if any, replaces this one."""
@@ -75,10 +90,19 @@ class Filters:
             _chain(self.response_headers, other.response_headers),
             redirect,
             None if redirect else _rewrite_then(self.rewrite, other.rewrite, host_is_set),
+            other.timeouts or self.timeouts,
         )
 
 
 NO_FILTERS = Filters()
+
+
+def build_timeouts(timeouts: HTTPRouteTimeouts | None) -> Timeouts | None:
+    """Build a rule's timeouts."""
+    if timeouts is None or timeouts == HTTPRouteTimeouts():
+        return None
+    found = (timeouts.request, timeouts.backend_request)
+    return Timeouts(*(None if text is None else duration_milliseconds(text) for text in found))
 
 
 def build_filters(nodes: Iterable[FilterNode]) -> Filters:

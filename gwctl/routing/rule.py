@@ -8,7 +8,7 @@ surprising fact: the two orders differ, and never meet, because a host belongs t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from gwctl.api.grpcroute import GRPCMethodMatch, GRPCRouteMatch
@@ -16,7 +16,7 @@ from gwctl.api.httproute import HTTPRouteMatch
 from gwctl.api.ref import Ref
 from gwctl.graph.grpc import method_pattern
 from gwctl.graph.node import BackendNode, GRPCRuleNode, HTTPRuleNode, RouteNode, ServicePort, TCPRuleNode
-from gwctl.routing.filter import NO_FILTERS, Filters, build_filters
+from gwctl.routing.filter import NO_FILTERS, Filters, build_filters, build_timeouts
 
 PathKind = Literal["exact", "regex", "prefix"]
 
@@ -154,7 +154,11 @@ def build_tcp_rule(node: RouteNode) -> Rule | None:
 
 
 def _build_rule(route: Ref, node: HTTPRuleNode | GRPCRuleNode) -> Rule:
-    return Rule(route, node.index, _build_backends(node.backends, route.kind), build_filters(node.filters))
+    filters = build_filters(node.filters)
+    timeouts = build_timeouts(node.timeouts) if isinstance(node, HTTPRuleNode) else None
+    if timeouts is not None:
+        filters = replace(filters, timeouts=timeouts)
+    return Rule(route, node.index, _build_backends(node.backends, route.kind), filters)
 
 
 H2C = "kubernetes.io/h2c"

@@ -128,7 +128,6 @@ UNSUPPORTED = [
     ("filters: [{type: RequestMirror, requestMirror: {backendRef: {name: s, port: 80}}}]", "filters[0].type"),
     ("filters: [{type: CORS, cors: {}}]", "filters[0].type"),
     (f"filters: [{EXTENSION}]", "filters[0].type"),
-    ("timeouts: {request: 1s}", "timeouts"),
     ("retry: {attempts: 1}", "retry"),
     ("sessionPersistence: {}", "sessionPersistence"),
     (

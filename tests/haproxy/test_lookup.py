@@ -176,8 +176,8 @@ def test_filters_of_a_rule_and_of_a_share() -> None:
     assert (error.status, plain.status, own.status) == (500, None, None)
     assert (plain.path, plain.hostname) == ("/new/b", "b.com")
     assert (own.path, own.hostname) == ("/a/b", "a.com")
-    assert [table for table, _ in plain.filters] == [Table.REQUEST_HEADERS, Table.RESPONSE_HEADERS, Table.LOCATIONS]
-    assert own.filters == ((Table.REQUEST_HEADERS, "eA"),)
+    assert [row for _, row in plain.filters] == ["h|i|l", "eA", "eQ", "prefix|%2Fnew|%2Fnew|2|b.com"]
+    assert own.filters == ((Table.FILTERS, "h"), (Table.REQUEST_HEADERS, "eA"))
 
 
 @pytest.mark.parametrize(
