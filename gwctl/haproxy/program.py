@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from gwctl.graph.validate import WILDCARD_LEVELS
+from gwctl.haproxy import grpc
 from gwctl.haproxy.encoding import SLASH, content_id
 from gwctl.haproxy.names import (
     DEFAULTS_HTTP,
@@ -121,13 +122,16 @@ def _http(layout: Layout) -> Section:
         "idle_close_on_response": "enabled",
         "log_format": _LOG_FORMAT,
         "log_target_list": [{"global": True}],
+        "http_error_rule_list": list(grpc.error_bodies()),
         "http_request_rule_list": [
+            *grpc.recognize(),
             *_find_host(layout),
             *_find_entry(layout),
             *_find_backend(layout),
             *_filter_request(layout),
         ],
-        "http_after_response_rule_list": list(_filter_response()),
+        "http_response_rule_list": list(grpc.note_answers()),
+        "http_after_response_rule_list": [*grpc.answer_errors(), *_filter_response()],
     }
 
 
@@ -308,7 +312,7 @@ def _http_slot() -> Section:
         server_timeout=_MINUTE,
         tunnel_timeout=60 * _MINUTE,
         forwardfor={"enabled": "enabled"},
-        http_request_rule_list=list(_set_timeouts()),
+        http_request_rule_list=[grpc.set_timeout("server"), *_set_timeouts()],
     )
 
 

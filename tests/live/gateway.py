@@ -104,6 +104,12 @@ class Gwctl:
         assert found is not None
         return found[1]
 
+    async def until_file_says(self, text: str) -> None:
+        """Wait until the file that HAProxy starts from holds a text. Tables are in their files before."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while text not in self.dataplane.config_file.read_text(encoding="utf-8"):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
     def remove(self, name: str) -> None:
         """Delete a file of manifests."""
         (self.folder / name).unlink()
