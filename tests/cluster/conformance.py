@@ -6,14 +6,16 @@ so for a single one they are read here.
 """
 
 import os
+import re
 import subprocess
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from gwctl import __version__
 from tests.cluster.kubectl import Kubectl, find_kubectl
 from tests.cluster.programs import find_programs
-from tests.parts.cache import say, short
+from tests.parts.cache import cache_folder, say, short
 
 NAME = "conformance"
 PROFILES = ("GATEWAY-HTTP", "GATEWAY-TCP")
@@ -45,6 +47,8 @@ SHORT_TIMEOUTS = ";".join(
     }.items()
 )
 
+_END = re.compile(r" *--- (?P<how>PASS|FAIL|SKIP): TestConformance/[^/ ]+ ")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -60,7 +64,7 @@ class Run:
 
 
 def run_suite(kubeconfig: Path, run: Run) -> int:
-    """Run the suite; what it says goes to standard output. Gives its exit status, 0 when all tests have passed."""
+    """Run the suite and show how its tests end. Gives its exit status, 0 when all tests have passed."""
     program = find_programs(["conformance"])["conformance"]
     kubectl = find_kubectl(kubeconfig)
     gateway_class = kubectl.get("gatewayclass", run.gateway_class)
@@ -82,10 +86,34 @@ def run_suite(kubeconfig: Path, run: Run) -> int:
         flags["report-output"] = str(report)
     command = [str(program), "-test.v", "-test.run=TestConformance$", "-test.timeout=120m"]
     command += [f"--{name}={value}" for name, value in flags.items() if value]
-    done = subprocess.run(command, env={**os.environ, "KUBECONFIG": str(kubeconfig)}, stdin=subprocess.DEVNULL)
+    status = _follow(command, {**os.environ, "KUBECONFIG": str(kubeconfig)}, everything=bool(run.test))
     if not run.test and report.exists():
         say(NAME, f"the report is {short(report)}")
-    return done.returncode
+    return status
+
+
+def _follow(command: list[str], environment: dict[str, str], *, everything: bool) -> int:
+    """Run the suite, which says very much: all of it goes to a file, and each test's end is shown as it comes."""
+    log = cache_folder() / "conformance.log"
+    say(NAME, f"setting up backends, then the tests; everything is said in {short(log)} …")
+    ends: Counter[str] = Counter()
+    with (
+        log.open("w", encoding="utf-8") as written,
+        subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, errors="replace",
+        ) as suite,
+    ):  # fmt: skip
+        assert suite.stdout is not None
+        for line in suite.stdout:
+            written.write(line)
+            end = _END.match(line)
+            if end:
+                ends[end["how"]] += 1
+            if everything or (end and end["how"] != "SKIP"):
+                print(line.strip() if end else line.rstrip(), flush=True)
+    say(NAME, f"{ends['PASS']} passed, {ends['FAIL']} failed, {ends['SKIP']} skipped; {short(log)}")
+    return suite.returncode
 
 
 def _channel(kubectl: Kubectl) -> str:
