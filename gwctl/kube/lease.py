@@ -60,7 +60,7 @@ class Election:
         self._terms = terms or Terms()
         self._on_change = on_change
         self._clock = clock
-        self._trouble = Trouble("Lease")
+        self._trouble = Trouble()
         self._leads = False
         self._renewed = 0.0
         self._seen: tuple[object, object] = (None, None)
@@ -94,7 +94,7 @@ class Election:
         except TimeoutError:
             log.debug("the Lease was not answered in time")
         except KubeError as error:
-            self._trouble.begin(self, error)
+            self._trouble.begin(self, LEASE.name, error)
         if holds:
             self._renewed = started
             self._set(True)

@@ -62,7 +62,7 @@ class Pace:
     """
 
     first: float = 0.2
-    longest: float = 15.0
+    longest: float = 10.0
     refused: float = 30.0
     watch: float = 240.0
     silence: float = 150.0
@@ -70,29 +70,37 @@ class Pace:
 
 
 class Trouble:
-    """Logs the first failure and the end of all, and nothing between. Several reflectors of one kind share one."""
+    """Logs what fails once, and its end, and nothing between, for all that share it.
 
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
-        self._failing: set[object] = set()
+    What may pass by itself is one trouble whatever it concerns, and none before it has failed twice in a row: an API
+    server that starts refuses this and that for some seconds. The others are one for each kind.
+    """
 
-    def begin(self, who: object, error: KubeError) -> None:
-        """Log an error unless one is logged already. Of one that cannot be reached the client tells."""
+    def __init__(self) -> None:
+        self._once: set[object] = set()
+        self._failing: dict[object, tuple[str, str]] = {}
+
+    def begin(self, who: object, kind: str, error: KubeError) -> None:
+        """Note that something failed. Of an API server that cannot be reached the client tells."""
         if isinstance(error, Gone | Unreachable):
             return
-        if not self._failing:
+        if error.transient and who not in self._once:
+            self._once.add(who)
+            return
+        trouble = type(error).__name__, "" if error.transient else kind
+        if trouble not in self._failing.values():
+            level, message = logging.WARNING, "the Kubernetes API fails"
             if isinstance(error, Forbidden):
-                log.error("not allowed by the Kubernetes API", extra={"kind": self._kind, "error": str(error)})
-            else:
-                log.warning("the Kubernetes API fails", extra={"kind": self._kind, "error": str(error)})
-        self._failing.add(who)
+                level, message = logging.ERROR, "not allowed by the Kubernetes API"
+            log.log(level, message, extra={"kind": kind, "error": str(error)})
+        self._failing[who] = trouble
 
     def end(self, who: object) -> None:
-        """Log that all is well again, if something was not."""
-        if who in self._failing:
-            self._failing.remove(who)
-            if not self._failing:
-                log.info("the Kubernetes API works again", extra={"kind": self._kind})
+        """Note that it works."""
+        self._once.discard(who)
+        trouble = self._failing.pop(who, None)
+        if trouble is not None and trouble not in self._failing.values():
+            log.info("the Kubernetes API works again", extra={"trouble": " ".join(trouble).strip()})
 
 
 class Backoff:
@@ -159,7 +167,7 @@ class Reflector:
                 if isinstance(error, Gone | Malformed):
                     self._version, cause = "", "expired" if isinstance(error, Gone) else "malformed"
                 self._observer.watch_error(self._kind, type(error).__name__)
-                self._trouble.begin(self, error)
+                self._trouble.begin(self, self._kind, error)
                 await self._backoff.wait(error)
 
     def clear(self) -> None:

@@ -87,6 +87,7 @@ class KubernetesSource:
         self._observer = observer or Observer()
         self._pace = pace or Pace()
         self._discovery = Discovery(client, GATEWAY_GROUP, self._pace.missing / 2)
+        self._trouble = Trouble()
         self._store = _Store(self._observer)
         self._versions: dict[str, str | None] = {}
         self._unread = {(kind.name, part) for kind in self._kinds.values() for part in self._parts(kind)}
@@ -148,11 +149,10 @@ class KubernetesSource:
     async def _follow_all(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             for kind in self._kinds.values():
-                trouble = Trouble(kind.name)
                 for part in self._parts(kind):
-                    tasks.create_task(self._follow(kind, part, trouble))
+                    tasks.create_task(self._follow(kind, part))
 
-    async def _follow(self, kind: Kind, part: str, trouble: Trouble) -> None:
+    async def _follow(self, kind: Kind, part: str) -> None:
         """Follow a kind in the version that is served as long as it is, and look for it while it is not."""
         reflector = Reflector(
             self._client,
@@ -161,18 +161,18 @@ class KubernetesSource:
             field_selector=f"metadata.name={part}" if part and kind.name == "Namespace" else "",
             pace=self._pace,
             observer=self._observer,
-            trouble=trouble,
+            trouble=self._trouble,
         )
         refused: dict[str, NotFound] = {}
         while True:
-            version = await self._find_version(kind, trouble)
+            version = await self._find_version(kind)
             if version is None:
                 reflector.clear()
-                trouble.end(reflector)
+                self._trouble.end(reflector)
                 if kind.name not in _REQUIRED:
                     self._note_read(kind, part)
             elif version in refused:
-                trouble.begin(reflector, refused[version])
+                self._trouble.begin(reflector, kind.name, refused[version])
             else:
                 try:
                     await reflector.run(kind.path(version, part))
@@ -183,16 +183,16 @@ class KubernetesSource:
             refused = {}
             await asyncio.sleep(self._pace.missing)
 
-    async def _find_version(self, kind: Kind, trouble: Trouble) -> str | None:
+    async def _find_version(self, kind: Kind) -> str | None:
         backoff = Backoff(self._pace)
         while True:
             try:
                 version = await self._discovery.version(kind) if kind.group == GATEWAY_GROUP else "v1"
             except KubeError as error:
-                trouble.begin(backoff, error)
+                self._trouble.begin(backoff, kind.name, error)
                 await backoff.wait(error)
             else:
-                trouble.end(backoff)
+                self._trouble.end(backoff)
                 self._note_version(kind.name, version)
                 return version
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gwctl.kube.client import KubeClient
-from gwctl.kube.error import Forbidden, KubeError, NotFound, ServerError, TooManyRequests
+from gwctl.kube.error import Forbidden, KubeError, NotFound, ServerError, TooManyRequests, Unauthorized
 from gwctl.kube.kind import Kind
 from gwctl.kube.reflector import Backoff, Observer, Pace, Reflector, Trouble
 from tests.kube.apiserver import ApiServer
@@ -77,7 +77,7 @@ class Seen(Observer):
 @asynccontextmanager
 async def following(client: KubeClient, pace: Pace = PACE) -> AsyncIterator[Seen]:
     seen = Seen()
-    reflector = Reflector(client, SERVICE, seen, pace=pace, observer=seen, trouble=Trouble("Service"))
+    reflector = Reflector(client, SERVICE, seen, pace=pace, observer=seen, trouble=Trouble())
     task = asyncio.ensure_future(reflector.run(SERVICES))
     try:
         yield seen
@@ -262,9 +262,34 @@ async def test_errors_of_the_server_are_logged_once(
     server.fail("GET", SERVICES, 500, times=4)
     async with following(client) as seen:
         await seen.until_synced(1)
-    assert [(record.levelname, record.message, vars(record)["kind"]) for record in caplog.records] == [
-        ("WARNING", "the Kubernetes API fails", "Service"),
-        ("INFO", "the Kubernetes API works again", "Service"),
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", "the Kubernetes API fails"),
+        ("INFO", "the Kubernetes API works again"),
+    ]
+    assert vars(caplog.records[0])["error"].startswith(f"GET {SERVICES}: 500: ")
+
+
+def test_what_fails_for_all_is_told_once_and_a_missing_right_for_each_kind(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gwctl")
+    trouble = Trouble()
+    for error in (Unauthorized("unauthorized", 401, ""), ServerError("etcd", 500, "")):
+        trouble.begin("blip", "Service", error)
+        trouble.end("blip")
+    assert caplog.messages == []
+    for _ in range(3):
+        for kind in ("Service", "Gateway"):
+            trouble.begin(kind, kind, ServerError("etcd", 500, ""))
+    trouble.end("Service")
+    trouble.end("Gateway")
+    for kind in ("Service", "Gateway"):
+        trouble.begin(kind, kind, Forbidden("no", 403, ""))
+    trouble.end("Gateway")
+    assert [(record.message, vars(record).get("kind")) for record in caplog.records] == [
+        ("the Kubernetes API fails", "Service"),
+        ("the Kubernetes API works again", None),
+        ("not allowed by the Kubernetes API", "Service"),
+        ("not allowed by the Kubernetes API", "Gateway"),
+        ("the Kubernetes API works again", None),
     ]
 
 
@@ -287,7 +312,7 @@ async def test_a_missing_right_is_named_once_and_may_come(
 
 async def test_what_is_not_served_is_for_the_caller(client: KubeClient) -> None:
     seen = Seen()
-    reflector = Reflector(client, SERVICE, seen, pace=PACE, observer=seen, trouble=Trouble("Service"))
+    reflector = Reflector(client, SERVICE, seen, pace=PACE, observer=seen, trouble=Trouble())
     with pytest.raises(NotFound):
         await reflector.run("/apis/example.com/v1/services")
     assert seen.synced_times == 0
@@ -296,7 +321,7 @@ async def test_what_is_not_served_is_for_the_caller(client: KubeClient) -> None:
 async def test_dropping_everything(client: KubeClient, server: ApiServer) -> None:
     server.put(service("a"))
     seen = Seen()
-    reflector = Reflector(client, SERVICE, seen, pace=PACE, observer=seen, trouble=Trouble("Service"))
+    reflector = Reflector(client, SERVICE, seen, pace=PACE, observer=seen, trouble=Trouble())
     task = asyncio.ensure_future(reflector.run(SERVICES))
     await seen.until("a 80")
     task.cancel()
