@@ -55,7 +55,11 @@ def _build(name: str, tag: str, image: base.Base, sources: Sequence[Path], argum
         started = time.monotonic()
         say(NAME, f"building {tag} …")
         buildah = _Buildah(cache_folder() / "buildah", find_debian() / "usr")
-        if from_image not in buildah.run("images", "--format={{.Name}}:{{.Tag}}").split():
+        present = buildah.run("images", "--format={{.Name}}:{{.Tag}}").split()
+        if from_image not in present:
+            recipe = from_archive.parent.name.rpartition("-")[2]
+            if any(name.startswith("gwctl.test/base-") and recipe not in name for name in present):
+                buildah.run("rmi", "--all", "--force")  # made upon bases that are no more, and large
             pulled = buildah.run(
                 "pull", "--quiet", f"--signature-policy={buildah.policy}", f"oci-archive:{from_archive}"
             )
