@@ -6,7 +6,7 @@ and with ``--live`` the rows that HAProxy has; where they say something else, th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from gwctl.cli.option import DATA_PLANE, config_options, manifests_option, read_
 from gwctl.cli.request import Target, read_request, shown
 from gwctl.cli.translate import LAYOUT, NOTHING
 from gwctl.graph.node import ServicePort
+from gwctl.haproxy import grpc
 from gwctl.haproxy.desired import Pools, build_state
 from gwctl.haproxy.lookup import DanglingReference, Outcome, Share, look_up, look_up_connection
 from gwctl.haproxy.names import frontend_name
@@ -108,7 +109,7 @@ class _Explanation:
         verdict = find_rule(self.routing, key, self.request)
         if verdict.host is None:
             yield _line("listener", f"none for the host {shown(self.request.hostname) or '(none)'}")
-            yield _line("then", "404")
+            yield _line("then", self._error(404, []))
             yield from self._compare(frontend, expected, None)
             return
         yield from self._explain_host(verdict.host, frontend)
@@ -120,7 +121,7 @@ class _Explanation:
             yield from self._explain_precedence(verdict.host, candidate)
         yield from self._explain_passed_over(verdict.passed_over)
         if candidate is None:
-            yield _line("then", "404")
+            yield _line("then", self._error(404, _candidates(self.routing, verdict.host)))
         else:
             yield from self._explain_rule(candidate)
         yield from self._compare(frontend, expected, candidate.rule if candidate is not None else None)
@@ -175,7 +176,7 @@ class _Explanation:
         if rule.filters.redirect is not None:
             yield _line("then", self._redirect(rule.filters.redirect, candidate))
         else:
-            yield from self._explain_backends(rule, "500", candidate)
+            yield from self._explain_backends(rule, self._error(500, [candidate]), candidate)
 
     def _describe_filters(self, filters: Filters, candidate: Candidate) -> Iterator[tuple[str, str]]:
         for title, text in describe_filters(filters, candidate.match.path, self.request):
@@ -208,10 +209,18 @@ class _Explanation:
     def _endpoints(self, service: ServicePort, rule: Rule) -> str:
         endpoints = self.routing.endpoints.get(service, ())
         if not endpoints:
-            return "no endpoint is ready: " + ("503" if rule.route.kind == "HTTPRoute" else "connections are closed")
+            closed = rule.route.kind == "TCPRoute"
+            return f"no endpoint is ready: {'connections are closed' if closed else self._error(503, [rule])}"
         return ", ".join(f"{endpoint.address}:{endpoint.port}" for endpoint in endpoints[:3]) + (
             f" and {len(endpoints) - 3} more" if len(endpoints) > 3 else ""
         )
+
+    def _error(self, status: int, meant: Iterable[Candidate | Rule]) -> str:
+        """Name an error of the gateway's, also as gRPC clients see it where the request or what it meets is gRPC's."""
+        routes = (item.rule.route if isinstance(item, Candidate) else item.route for item in meant)
+        content = self.request.header("content-type") or ""
+        is_grpc = content.startswith("application/grpc") or any(route.kind == "GRPCRoute" for route in routes)
+        return f"{status} (gRPC: {grpc.name_status(status)})" if is_grpc else str(status)
 
     # What rows say
 
@@ -353,19 +362,38 @@ def _describe_sent(value: str | None) -> str:
     return "which is not sent" if value is None else f"sent is {shown(value)!r}"
 
 
-def _path_precedence(first: Candidate, second: Candidate) -> str:
+def _http_reasons(first: Candidate, second: Candidate) -> tuple[str, ...]:
     names = {"exact": "an exact path", "regex": "a regular expression", "prefix": "a prefix"}
-    return f"{names[first.match.path.kind]} goes before {names[second.match.path.kind]}"
-
-
-def _precedence(first: Candidate, second: Candidate) -> str:
-    """Say what decides between two candidates that fit (HTTPRouteRule.matches)."""
-    reasons = (
-        _path_precedence(first, second),
+    return (
+        f"{names[first.match.path.kind]} goes before {names[second.match.path.kind]}",
         "the longer prefix goes first",
         "a rule with a method goes first",
         "more headers go first",
         "more query parameters go first",
+    )
+
+
+def _grpc_reasons(first: Candidate, second: Candidate) -> tuple[str, ...]:
+    (service, _, method, *_), (second_service, _, second_method, *_) = first.order, second.order
+
+    def ranks(what: str, one: int, other: int) -> str:
+        names = (f"an exact {what}", f"an expression for the {what}", f"any {what}")
+        return f"{names[one]} goes before {names[other]}"
+
+    return (
+        ranks("service", service, second_service),
+        "the longer service goes first",
+        ranks("method", method, second_method),
+        "the longer method goes first",
+        "more headers go first",
+    )
+
+
+def _precedence(first: Candidate, second: Candidate) -> str:
+    """Say what decides between two candidates that fit (HTTPRouteRule.matches, GRPCRouteRule.matches)."""
+    of_kind = _grpc_reasons if first.rule.route.kind == "GRPCRoute" else _http_reasons
+    reasons = (
+        *of_kind(first, second),
         "the older route goes first",
         "its namespace is first in the alphabet",
         "its name is first in the alphabet",

@@ -63,6 +63,11 @@ def answer_errors() -> Iterator[Rule]:
     yield _if({"type": "set-status", "status": HTTPStatus.OK.value}, is_error)
 
 
+def name_status(status: int) -> str:
+    """Name the gRPC status that a call gets instead of an HTTP error of the gateway."""
+    return "UNIMPLEMENTED" if status == HTTPStatus.NOT_FOUND else "UNAVAILABLE"
+
+
 def error_bodies() -> Iterator[Rule]:
     """The errors that HAProxy itself finds: a line of text, and nothing at all for gRPC."""
     for status in _ERRORS:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run, write
-from tests.manifests import backend, gateway, gateway_class, http_route, listener, prefix_rule, service
+from tests.manifests import backend, gateway, gateway_class, grpc_route, http_route, listener, prefix_rule, service
 
 
 def lines(run: Run, manifests: Path, *arguments: str) -> list[str]:
@@ -113,3 +113,34 @@ def test_a_data_plane_that_does_not_answer_is_one_sentence(run: Run, shop: Path)
     assert result.exit_code == 2
     assert result.output.count("\n") == 1
     assert "ConnectError" in result.output
+
+
+def test_a_grpc_call_is_a_post_to_its_service_and_method(run: Run, tmp_path: Path) -> None:
+    rules = [
+        {"matches": [{"method": {"service": "a.B", "method": "Echo"}}], "backendRefs": [backend("web")]},
+        {"matches": [{"method": {"service": "a.B"}}], "backendRefs": [backend("missing")]},
+        {"matches": [{"method": {"method": "Echo"}, "headers": [{"name": "x", "value": "1"}]}]},
+        {"matches": [{"method": {"type": "RegularExpression", "method": "E.*"}}]},
+    ]
+    manifests = [gateway_class(), gateway([listener("grpc", 80)]), service("web"), grpc_route("r", rules, ("a.com",))]
+    write(tmp_path, *manifests)
+    assert lines(run, tmp_path, "POST", "http://a.com/a.B/Echo", "-H", "x: 1")[2:] == [
+        "host         a.com",
+        "rule         default/r/0: path exactly /a.B/Echo",
+        "why          it goes before default/r/1, which fits too: an exact method goes before any method",
+        "then         Service default/web port 80 (no endpoint is ready: 503 (gRPC: UNAVAILABLE))",
+        "note         the manifests have 1 problem: see gwctl validate",
+    ]
+    assert lines(run, tmp_path, "POST", "http://a.com/a.B/Eat")[4:6] == [
+        "why          it goes before default/r/3, which fits too: an exact service goes before any service",
+        "passed over  1 whose path does not fit (--all lists them)",
+    ]
+    assert lines(run, tmp_path, "POST", "http://a.com/a.B/Eat")[6] == (
+        "then         500 (gRPC: UNAVAILABLE): its backendRef is invalid, forbidden or missing"
+    )
+    why = lines(run, tmp_path, "POST", "http://a.com/c.D/Echo", "-H", "x: 1")[4]
+    assert why.endswith("default/r/3, which fits too: an exact method goes before an expression for the method")
+    assert "then         404 (gRPC: UNIMPLEMENTED)" in lines(run, tmp_path, "POST", "http://a.com/c.D/X")
+    call = ("POST", "http://b.com/c.D/X", "-H", "content-type: application/grpc")
+    assert "then         404 (gRPC: UNIMPLEMENTED)" in lines(run, tmp_path, *call)
+    assert "then         404" in lines(run, tmp_path, "POST", "http://b.com/c.D/X")
