@@ -24,6 +24,10 @@ METHODS = ("GET", "POST", "DELETE")
 HEADER_NAMES = ("x-one", "X-Two", "x-three")
 HEADER_VALUES = ("1", "two words", "a;b", 'q"q', "back\\slash", "100%", "a,b", "=", "é")
 HEADER_REGEXES = ("[0-9]+", "two.*", "[^a]*", ".+", "(?i)A;B", "^1$", "a|a,b", "\\S+\\s\\S+")
+GRPC_SERVICES = ("a.B", "a.C", "b.B", "B")
+GRPC_METHODS = ("Echo", "EchoTwo", "Get")
+GRPC_SERVICE_REGEXES = ("a[.].*", ".*B", "(?i)A[.]b", "[^.]+", "^a.B|b.B$")
+GRPC_METHOD_REGEXES = ("E.*", "Echo(Two)?", "(?i)get", ".*")
 QUERY_NAMES = ("q", "Q", "q~x", "100%")
 QUERY_VALUES = ("1", "a b", "a+b", "100%", "é", "", "x=y")
 QUERY_REGEXES = ("[0-9]*", "a.b", ".*%", "[^1]+", "^$")
@@ -156,6 +160,55 @@ def _random_route(random: Random, name: str, services: list[str]) -> Manifest:
         parent["sectionName"] = random.choice(["l0", "l1"])
     rules = [_random_rule(random, services) for _ in range(random.randint(1, 3))]
     return http_route(name, rules, hostnames, (parent,))
+
+
+def random_grpc_routes(random: Random, services: list[str], count: int) -> list[Manifest]:
+    """GRPCRoutes that collide with each other, and in their hosts with HTTPRoutes, before or after them by name."""
+    return [_random_grpc_route(random, f"{random.choice('az')}{index:02d}", services) for index in range(count)]
+
+
+def _random_grpc_route(random: Random, name: str, services: list[str]) -> Manifest:
+    hostnames = tuple(random.sample(ROUTE_HOSTS, random.choice([0, 1, 1, 2])))
+    return grpc_route(name, [_random_grpc_rule(random, services) for _ in range(random.randint(0, 3))], hostnames)
+
+
+def _random_grpc_rule(random: Random, services: list[str]) -> Manifest:
+    matches = [_random_grpc_match(random) for _ in range(random.randint(0, 3))]
+    rule: Manifest = {"backendRefs": [backend(random.choice(services))], "matches": matches}
+    kinds = [kind for kind in ("RequestHeaderModifier", "ResponseHeaderModifier") if random.random() < 0.3]
+    if kinds:
+        rule["filters"] = [_random_header_filter(random, kind) for kind in kinds]
+    return rule
+
+
+def _random_grpc_match(random: Random) -> Manifest:
+    match: Manifest = {}
+    kind = random.random()
+    if kind < 0.85:
+        is_exact = random.random() < 0.6
+        services, methods = (GRPC_SERVICES, GRPC_METHODS) if is_exact else (GRPC_SERVICE_REGEXES, GRPC_METHOD_REGEXES)
+        parts = random.choice([("service",), ("method",), ("service", "method"), ("service", "method")])
+        named = {"service": random.choice(services), "method": random.choice(methods)}
+        match["method"] = {
+            "type": "Exact" if is_exact else "RegularExpression",
+            **{part: named[part] for part in parts},
+        }
+    if random.random() < 0.35:
+        names = random.sample(HEADER_NAMES, random.randint(1, 2))
+        match["headers"] = [_random_value(random, name, HEADER_VALUES[:-1], HEADER_REGEXES) for name in names]
+    return match
+
+
+def random_call(random: Random) -> Request:
+    """A gRPC call that is likely to meet several of the random GRPCRoutes."""
+    path = f"/{random.choice(GRPC_SERVICES)}/{random.choice(GRPC_METHODS)}"
+    headers = [
+        (name.lower(), random.choice(HEADER_VALUES[:-1]))
+        for name in HEADER_NAMES
+        for _ in range(random.choice([0, 1, 2]))
+    ]
+    content = ("content-type", "application/grpc")
+    return Request("POST", random.choice([*HOSTS, "z.test", "other.org"]), path, "", (content, *headers))
 
 
 def _random_rule(random: Random, services: list[str]) -> Manifest:

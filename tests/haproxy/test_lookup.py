@@ -21,6 +21,8 @@ from tests.manifests import (
     gateway_class,
     http_route,
     listener,
+    random_call,
+    random_grpc_routes,
     random_listeners,
     random_request,
     random_routes,
@@ -47,7 +49,8 @@ def get(path: str, host: str = "a.com", **more: object) -> Request:
 def shares(rule: Rule) -> dict[str, int]:
     found: dict[str, int] = {}
     for backend in rule.backends:
-        key = ERROR_TARGET if backend.service is None else service_key(backend.service, "http")
+        mode = backend.protocol or "http"
+        key = ERROR_TARGET if backend.service is None else service_key(backend.service, mode)
         found[key] = found.get(key, 0) + backend.weight
     return found
 
@@ -58,11 +61,14 @@ def test_it_agrees_with_the_reference_matcher(seed: int) -> None:
     random = Random(seed)
     services = ["s1", "s2"]
     manifests = [gateway_class(), gateway(random_listeners(random, 80)), *map(service, services)]
-    pipeline = build_pipeline([*manifests, *random_routes(random, [*services, "missing"], 8)])
+    routes = random_routes(random, [*services, "missing"], 8)
+    if random.random() < 0.5:
+        routes += random_grpc_routes(random, [*services, "missing"], 6)
+    pipeline = build_pipeline([*manifests, *routes])
     rows = desired_state(pipeline).state.tables
     for key in pipeline.routing.frontends:
-        for _ in range(40):
-            request = random_request(random)
+        for number in range(60):
+            request = random_call(random) if number % 3 == 0 else random_request(random)
             verdict = find_rule(pipeline.routing, key, request)
             outcome = look_up(rows, frontend_name(*key), request)
             if verdict.candidate is None:

@@ -16,6 +16,7 @@ from gwctl.routing.matcher import Verdict, find_rule
 from gwctl.routing.request import Request
 from gwctl.routing.rule import Backend, Rule
 from gwctl.routing.virtualhost import FrontendKey, Routing
+from tests.grpcecho import OK, UNAVAILABLE, UNIMPLEMENTED, Call, GrpcClient, GrpcEcho, Reply
 from tests.harness import DataPlane, EchoBackend, free_port
 from tests.http1 import Connection, Response
 from tests.live.gateway import Gwctl
@@ -23,6 +24,8 @@ from tests.manifests import (
     endpoints,
     gateway,
     gateway_class,
+    random_call,
+    random_grpc_routes,
     random_listeners,
     random_request,
     random_routes,
@@ -32,6 +35,7 @@ from tests.pipeline import build_pipeline
 
 SETS = int(os.environ.get("GWCTL_ORACLE_SETS", "12"))
 REQUESTS = 250
+CALLS = 60
 
 
 async def test_haproxy_decides_as_the_reference_matcher_does(dataplane: DataPlane, tmp_path: Path) -> None:
@@ -40,22 +44,34 @@ async def test_haproxy_decides_as_the_reference_matcher_does(dataplane: DataPlan
     random = Random(seed)
     port = free_port()
     listeners = random_listeners(random, port)
-    async with EchoBackend("s1") as one, EchoBackend("s2") as two, Connection(port) as connection:
+    async with (
+        EchoBackend("s1") as one,
+        EchoBackend("s2") as two,
+        GrpcEcho("g1") as three,
+        GrpcEcho("g2") as four,
+        Connection(port) as connection,
+        GrpcClient(port) as client,
+    ):
+        servers = (one, two, three, four)
         fixed = [
             gateway_class(),
             gateway(listeners),
-            *(service(name) for name in ("s1", "s2", "empty")),
-            *endpoints("s1", [("127.0.0.1", one.port)]),
-            *endpoints("s2", [("127.0.0.1", two.port)]),
+            *(service(name) for name in ("s1", "s2", "g1", "g2", "empty")),
+            *(part for server in servers for part in endpoints(server.name, [("127.0.0.1", server.port)])),
         ]
         async with Gwctl(dataplane, tmp_path / "manifests", *fixed) as gwctl:
             worker = await dataplane.worker()
             for number in range(SETS):
                 routes = random_routes(random, ["s1", "s2", "empty", "missing"], random.randint(1, 12))
+                if number % 2:
+                    routes += random_grpc_routes(random, ["g1", "g2", "empty", "missing"], random.randint(1, 8))
                 await gwctl.apply("routes.yaml", routes)
                 routing = build_pipeline([*fixed, *routes]).routing
                 for _ in range(REQUESTS):
                     difference = await _compare(connection, routing, port, random_request(random))
+                    assert not difference, f"seed {seed}, set {number}: {difference}"
+                for _ in range(CALLS if number % 2 else 0):
+                    difference = await _compare_call(client, routing, port, random_call(random))
                     assert not difference, f"seed {seed}, set {number}: {difference}"
             assert await dataplane.worker() == worker, "HAProxy was reloaded"
             assert "gwctl_drift_repaired_total{" not in await gwctl.metrics()
@@ -64,6 +80,8 @@ async def test_haproxy_decides_as_the_reference_matcher_does(dataplane: DataPlan
 async def _compare(connection: Connection, routing: Routing, port: int, request: Request) -> str:
     """Send a request; say what of the answer is not what the reference model says, nothing if all is."""
     verdict = find_rule(routing, FrontendKey("default", "gateway", port), request)
+    if verdict.candidate is not None and verdict.candidate.rule.route.kind == "GRPCRoute":
+        return ""  # what gRPC servers say to plain requests is not the gateway's business
     response = await connection.send(request)
     for what, there, wanted in _answers(verdict, request, response, port):
         if there != wanted:
@@ -101,6 +119,41 @@ def _answers(verdict: Verdict, request: Request, response: Response, port: int) 
     there.pop("x-forwarded-for", None)
     yield "headers", there, headers
     yield from _response_headers(filters, _asked_answer(wanted.headers), response)
+
+
+async def _compare_call(client: GrpcClient, routing: Routing, port: int, request: Request) -> str:
+    """Make a gRPC call; say what of its end is not what the reference model says, nothing if all is."""
+    verdict = find_rule(routing, FrontendKey("default", "gateway", port), request)
+    if verdict.candidate is not None and verdict.candidate.rule.route.kind != "GRPCRoute":
+        return ""
+    reply = await client.call(Call(request.path, request.host, request.headers[1:]))
+    for what, there, wanted in _call_answers(verdict, request, reply):
+        if there != wanted:
+            return f"{request}\n{what}: {there!r}, not {wanted!r}\n{verdict}\n{reply}"
+    return ""
+
+
+def _call_answers(verdict: Verdict, request: Request, reply: Reply) -> Iterator[tuple[str, object, object]]:
+    if verdict.candidate is None:
+        yield "code", reply.code, UNIMPLEMENTED
+        return
+    (backend,) = verdict.candidate.rule.backends
+    if backend.service is None or backend.service.name == "empty":
+        yield "code", (reply.code, reply.message[:8]), (UNAVAILABLE, "HTTP 503" if backend.service else "HTTP 500")
+        return
+    yield "code", (reply.code, reply.backend), (OK, backend.service.name)
+    yield "path", reply.echo["path"], request.path
+    sent = change_headers(request.headers, verdict.candidate.rule.filters.request_headers)
+    headers = {name: values for name, values in _by_name(sent).items() if name.startswith("x-")}
+    there = {name: values for name, values in reply.echo["metadata"].items() if name.startswith("x-")}
+    there.pop("x-forwarded-for", None)
+    yield "headers", there, headers
+    changed = change_headers([("x-backend", reply.backend)], verdict.candidate.rule.filters.response_headers)
+    yield "response headers", dict(reply.headers), dict(_joined(changed))
+
+
+def _joined(headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    return ((name, values[-1]) for name, values in _by_name(headers).items())
 
 
 def _backend_of(rule: Rule, response: Response) -> Backend | None:
