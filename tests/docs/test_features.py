@@ -1,13 +1,15 @@
 """The pages of docs/features: their examples are served by HAProxy, and every line of what they say happens.
 
-A page has a YAML block with manifests and a text block with what happens: a request, what reaches the backend, and the
-answer. Words in the first ten columns say what a line is about; a line without them goes on with the one above.
+A page has a YAML block with manifests and a text block with what happens: a request or a gRPC call, what reaches the
+backend, and the answer. Words in the first ten columns say what a line is about; a line without them goes on with the
+one above.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +17,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from gwctl.routing.request import Request
+from tests.grpcecho import Call, GrpcClient, GrpcEcho, Reply
 from tests.harness import DataPlane, EchoBackend, free_port
 from tests.http1 import Response, fetch
 from tests.live.gateway import Gwctl
@@ -29,7 +32,7 @@ COLUMN = 10
 class Example:
     """A request and what it leads to; ``backend`` and ``answer`` hold the lines as the page has them."""
 
-    request: Request
+    request: Request | Call
     backend: list[str] = field(default_factory=list)
     answer: list[str] = field(default_factory=list)
 
@@ -52,18 +55,26 @@ def examples_of(page: Path) -> Iterator[Example]:
         for line in text.splitlines():
             word = line[:COLUMN].strip() or word
             lines.setdefault(word, []).append(line[COLUMN:])
-        assert lines.keys() <= {"request", "with", "backend", "answer"}, lines
-        (first,) = lines["request"]
-        method, url = first.split()
-        parts = urlsplit(url)
+        assert lines.keys() <= {"request", "call", "with", "backend", "answer"}, lines
         headers = tuple((name, value) for name, _, value in (line.partition(": ") for line in lines.get("with", ())))
-        request = Request(method, parts.netloc, parts.path or "/", parts.query, headers)
-        yield Example(request, lines.get("backend", []), lines.get("answer", []))
+        yield Example(_request(lines, headers), lines.get("backend", []), lines.get("answer", []))
 
 
-def backends_of(page: Path) -> set[str]:
-    """Give the names of the Services that a page speaks of."""
-    return set(re.findall(r"\{name: ([a-z0-9-]+), port: 80\b|- name: ([a-z0-9-]+)\n +port: 80\b", page.read_text()))
+def _request(lines: dict[str, list[str]], headers: tuple[tuple[str, str], ...]) -> Request | Call:
+    if "call" in lines:
+        (first,) = lines["call"]
+        host, slash, path = first.partition("/")
+        return Call(slash + path, host, headers)
+    (first,) = lines["request"]
+    method, url = first.split()
+    parts = urlsplit(url)
+    return Request(method, parts.netloc, parts.path or "/", parts.query, headers)
+
+
+def backends_of(page: Path) -> set[tuple[str, int]]:
+    """Give the names and ports of the Services that a page speaks of: HTTP at port 80, gRPC at 9000."""
+    found = re.findall(r"(?:\{|- )name: ([a-z0-9-]+)(?:, |\n +)port: (80|9000)\b", page.read_text())
+    return {(name, int(port)) for name, port in found}
 
 
 def differences(example: Example, response: Response) -> Iterator[str]:
@@ -83,6 +94,20 @@ def differences(example: Example, response: Response) -> Iterator[str]:
         yield from _missing(lines, {name: response.values(name) for name in response.headers})
 
 
+def call_differences(example: Example, reply: Reply) -> Iterator[str]:
+    """Yield what of an example did not happen, where it is a gRPC call."""
+    first, *lines = example.answer
+    if first != reply.code:
+        yield f"{reply.code}, not {first}"
+    yield from _missing(lines, {name: [str(value)] for name, value in reply.headers.items()})
+    if example.backend:
+        first, *lines = example.backend
+        there = f"{reply.backend}: {reply.echo.get('path')}"
+        if first != there:
+            yield f"{there}, not {first}"
+        yield from _missing(lines, reply.echo["metadata"])
+
+
 def _missing(lines: list[str], there: dict[str, list[str]]) -> Iterator[str]:
     wanted: dict[str, list[str]] = {}
     for line in lines:
@@ -99,13 +124,14 @@ def _missing(lines: list[str], there: dict[str, list[str]]) -> Iterator[str]:
 async def test_what_the_pages_say_happens(dataplane: DataPlane, tmp_path: Path) -> None:
     assert PAGES
     port = free_port()
-    names = sorted({name for page in PAGES for pair in backends_of(page) for name in pair if name})
-    backends = {name: EchoBackend(name) for name in names}
     base = [gateway_class(), gateway([listener("http", port)])]
-    try:
-        for name, backend in backends.items():
-            await backend.start()
-            base += [service(name), *endpoints(name, [("127.0.0.1", backend.port)])]
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(GrpcClient(port))
+        for name, at in sorted({pair for page in PAGES for pair in backends_of(page)}):
+            backend: GrpcEcho | EchoBackend = GrpcEcho(name) if at == 9000 else EchoBackend(name)
+            await backend.__aenter__()
+            stack.push_async_exit(backend.__aexit__)
+            base += [service(name, at), *endpoints(name, [("127.0.0.1", backend.port)])]
         wrong = []
         async with Gwctl(dataplane, tmp_path / "manifests", *base) as gwctl:
             worker = await dataplane.worker()
@@ -114,10 +140,10 @@ async def test_what_the_pages_say_happens(dataplane: DataPlane, tmp_path: Path) 
                 examples = list(examples_of(page))
                 assert examples, page
                 for example in examples:
-                    response = await fetch(port, example.request)
-                    wrong += [f"{page.name}: {example.request}: {text}" for text in differences(example, response)]
+                    if isinstance(example.request, Call):
+                        found = call_differences(example, await client.call(example.request))
+                    else:
+                        found = differences(example, await fetch(port, example.request))
+                    wrong += [f"{page.name}: {example.request}: {text}" for text in found]
             assert await dataplane.worker() == worker, "HAProxy was reloaded"
-    finally:
-        for backend in backends.values():
-            await backend.stop()
     assert not wrong, "\n".join(wrong)
