@@ -16,6 +16,8 @@ from gwctl.graph.node import BackendNode, Problem, ServicePort
 from gwctl.graph.referencegrant import reference_is_permitted
 from gwctl.snapshot import Snapshot
 
+_WITHOUT_GRPC = frozenset({"kubernetes.io/ws", "kubernetes.io/wss"})
+
 
 class ResolvedBackend(NamedTuple):
     """``reference`` is the Service that is meant, existing or not; None when it is no Service."""
@@ -44,6 +46,9 @@ def resolve_backend(snapshot: Snapshot, route: Ref, ref: BackendRef, field: str)
         message = f"{target} has no port {ref.port}"
         return _nowhere(ref, target, problem.backend_not_found(route, f"{field}.port", message))
     for port in ports:
+        if port.protocol == "TCP" and route.kind == "GRPCRoute" and port.app_protocol in _WITHOUT_GRPC:
+            message = f"port {ref.port} of {target} is for {port.app_protocol}, which carries no gRPC"
+            return _nowhere(ref, target, problem.unsupported_backend_protocol(route, f"{field}.port", message))
         if port.protocol == "TCP":
             found = ServicePort(target.namespace, target.name, port.port, port.app_protocol or "")
             return ResolvedBackend(BackendNode(ref.weight, found), target, None)

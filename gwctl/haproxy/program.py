@@ -38,7 +38,7 @@ _MINUTE = 60 * _SECOND
 
 _LOG_FORMAT = (
     '"%ci:%cp [%tr] %ft %[var(txn.rule)] %[var(txn.backend_service)] %s '
-    '%TR/%Tw/%Tc/%Tr/%Ta %ST %B %tsc %ac/%fc/%bc/%sc/%rc %{+Q}r"'
+    '%TR/%Tw/%Tc/%Tr/%Ta %ST %B %tsc %ac/%fc/%bc/%sc/%rc %{+Q}r %[var(txn.grpc_status)]"'
 )
 _TCP_LOG_FORMAT = (
     '"%ci:%cp [%t] %ft %[var(txn.rule)] %[var(txn.backend_service)] %s %Tw/%Tc/%Tt %B %ts %ac/%fc/%bc/%sc/%rc"'

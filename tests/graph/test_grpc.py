@@ -80,6 +80,14 @@ def test_a_backend_that_is_missing_is_told_with_its_field() -> None:
     assert reasons(found) == [("r", "spec.rules[1].backendRefs[1].name", "ResolvedRefs", "BackendNotFound")]
 
 
+@pytest.mark.parametrize(("protocol", "problems"), [("kubernetes.io/ws", 1), ("kubernetes.io/h2c", 0), ("grpc", 0)])
+def test_a_port_for_websockets_takes_no_calls(protocol: str, problems: int) -> None:
+    port = f"{{name: p, port: 80, appProtocol: {protocol}}}"
+    text = SERVICE.replace("{port: 80}", port) + route("[{backendRefs: [{name: s, port: 80}]}]")
+    wrong = ("r", "spec.rules[0].backendRefs[0].port", "ResolvedRefs", "UnsupportedProtocol")
+    assert reasons(graph_of(GATEWAY + text)) == [wrong] * problems
+
+
 @pytest.mark.parametrize(
     ("rule", "field"),
     [
