@@ -6,6 +6,7 @@ are small on purpose: hosts, paths, headers and parameters of different routes m
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from random import Random
 from typing import Any
 
@@ -24,6 +25,11 @@ METHODS = ("GET", "POST", "DELETE")
 HEADER_NAMES = ("x-one", "X-Two", "x-three")
 HEADER_VALUES = ("1", "two words", "a;b", 'q"q', "back\\slash", "100%", "a,b", "=", "é")
 HEADER_REGEXES = ("[0-9]+", "two.*", "[^a]*", ".+", "(?i)A;B", "^1$", "a|a,b", "\\S+\\s\\S+")
+ORIGINS = ("https://a.test", "https://*.a.test", "http://a.test:80", "https://*:8443", "http://*", "https://B.test:443")
+REQUEST_ORIGINS = (
+    *("https://a.test", "https://x.a.test", "https://y.x.a.test:443", "http://a.test", "https://b.test:8443", "null"),
+    *("https://b.test", "http://xa.test", "https://a.test:8443", "https://.a.test", "ftp://a.test", "https://A.TEST"),
+)
 GRPC_SERVICES = ("a.B", "a.C", "b.B", "B")
 GRPC_METHODS = ("Echo", "EchoTwo", "Get")
 GRPC_SERVICE_REGEXES = ("a[.].*", ".*B", "(?i)A[.]b", "[^.]+", "^a.B|b.B$")
@@ -234,6 +240,8 @@ def _random_filters(random: Random, prefixes: bool, redirect: bool = False) -> l
         filters.append(_random_rewrite(random, prefixes))
     kinds = [kind for kind in ("RequestHeaderModifier", "ResponseHeaderModifier") if random.random() > 0.5]
     filters += (_random_header_filter(random, kind) for kind in kinds)
+    if random.random() > 0.75:
+        filters.append(_random_cors(random))
     return random.sample(filters, len(filters))
 
 
@@ -278,6 +286,21 @@ def _random_rewrite(random: Random, prefixes: bool) -> Manifest:
     return {"type": "URLRewrite", "urlRewrite": rewrite | _random_path_change(random, prefixes)}
 
 
+def _random_cors(random: Random) -> Manifest:
+    def some(values: tuple[str, ...], most: int = 2) -> list[str]:
+        return ["*"] if random.random() > 0.8 else random.sample(values, random.randint(0, most))
+
+    cors: Manifest = {
+        "allowOrigins": some(ORIGINS),
+        "allowMethods": some(("GET", "PUT", "DELETE")),
+        "allowHeaders": some(("x-one", "X-Two", "authorization")),
+        "exposeHeaders": some(("x-one", "x-four")),
+    }
+    if random.random() > 0.5:
+        cors |= {"allowCredentials": True, "maxAge": random.choice([1, 3600])}
+    return {"type": "CORS", "cors": cors}
+
+
 def _random_path_change(random: Random, prefixes: bool) -> Manifest:
     if random.random() < 0.3:
         full = random.choice(["/", "", "/new", "/n;w/%C3%A9%20x", "/100%", "/a?b#c"])
@@ -301,6 +324,14 @@ def _random_header_filter(random: Random, kind: str) -> Manifest:
     return {"type": kind, kind[0].lower() + kind[1:]: modifier}
 
 
+def _random_origin(random: Random) -> Iterator[tuple[str, str]]:
+    yield "Origin", random.choice(REQUEST_ORIGINS)
+    if random.random() > 0.3:
+        yield "Access-Control-Request-Method", random.choice(["GET", "PUT", "DELETE"])
+    if random.random() > 0.5:
+        yield "Access-Control-Request-Headers", "x-one, x-two"
+
+
 def random_request(random: Random) -> Request:
     """A request that is likely to meet several of the random routes."""
     host = random.choice([*HOSTS, "z.test", "other.org", "X.a.TEST", "a.test.", "a.test:8080"])
@@ -320,7 +351,12 @@ def random_request(random: Random) -> Request:
         f"{_percent(random, name)}={_percent(random, random.choice(QUERY_VALUES))}"
         for name in random.choices(QUERY_NAMES, k=random.choice([0, 0, 1, 2, 3]))
     )
-    return Request(random.choice(METHODS), host, path, query, tuple(headers))
+    method = random.choice(METHODS)
+    if random.random() > 0.6:
+        method = random.choice([method, "OPTIONS"])
+        headers += _random_origin(random)
+        headers += (("answer-access-control-allow-origin", "backend"), ("answer-vary", "x-one"))
+    return Request(method, host, path, query, tuple(headers))
 
 
 def _percent(random: Random, text: str) -> str:

@@ -28,7 +28,7 @@ from gwctl.haproxy.state import SectionKey, SectionKind, Servers, State
 from gwctl.haproxy.table import ERROR_TARGET
 from gwctl.routing.effect import redirect_location
 from gwctl.routing.filter import Filters, Redirect
-from gwctl.routing.matcher import find_rule, match_fits, path_fits
+from gwctl.routing.matcher import find_rule, match_fits, method_fits, path_fits
 from gwctl.routing.request import Request
 from gwctl.routing.rule import Candidate, Match, PathKey, Rule, ValueMatch
 from gwctl.routing.virtualhost import Frontend, FrontendKey, Routing, VirtualHost
@@ -347,7 +347,7 @@ def _failures(match: Match, request: Request) -> Iterator[str]:
     if not path_fits(match.path, request.path):
         yield f"{_describe_path(match.path)} does not fit"
     here = replace(request, path="/")
-    if match.method not in ("", request.method):
+    if not method_fits(match, request):
         yield f"method {match.method}, not {request.method}"
     for header in match.headers:
         if not match_fits(replace(_ANY, headers=(header,)), here):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gwctl.routing.effect import rewritten_path
-from gwctl.routing.filter import Filters, HeaderFilter, Timeouts
+from gwctl.routing.effect import origin_fits, rewritten_path
+from gwctl.routing.filter import Cors, Filters, HeaderFilter, Timeouts
 from gwctl.routing.request import Request
 from gwctl.routing.rule import PathKey
 
@@ -21,8 +21,18 @@ def describe_filters(filters: Filters, matched: PathKey, request: Request) -> It
         if filters.rewrite.path is not None:
             parts.append(f"path {rewritten_path(filters.rewrite, matched, request.path)}")
         yield "rewrite", ", ".join(parts)
+    if filters.cors is not None:
+        yield "cors", _describe_cors(filters.cors, request)
     if filters.timeouts is not None:
         yield "timeouts", ", ".join(_describe_timeouts(filters.timeouts))
+
+
+def _describe_cors(cors: Cors, request: Request) -> str:
+    origin = request.header("origin")
+    if origin is None:
+        return "the request has no origin"
+    allowed = "allowed" if any(origin_fits(wanted, origin) for wanted in cors.origins) else "not allowed"
+    return f"origin {origin} is {allowed}" + (", preflight answered 204" if request.preflight_method else "")
 
 
 def _describe_timeouts(timeouts: Timeouts) -> Iterator[str]:

@@ -35,9 +35,13 @@ def to_plain(value: object) -> Any:
         return key_text(value) if _is_name(value) else _without_none(value._asdict())
     if is_dataclass(value):
         shown = {field.name: (getattr(value, field.name), field.default) for field in fields(value) if field.repr}
-        # A part that says nothing, such as the filters of a rule without any, is left out.
+        # A part that says nothing is left out: the filters of a rule without any, and what is exceptionally true.
         return _without_none(
-            {name: item for name, (item, default) in shown.items() if not (is_dataclass(item) and item == default)}
+            {
+                name: item
+                for name, (item, default) in shown.items()
+                if not ((is_dataclass(item) or item is False) and item == default)
+            }
         )
     if isinstance(value, Mapping):
         items = sorted((key_text(key), item) for key, item in value.items()) if value else []

@@ -17,6 +17,7 @@ import pcre2
 
 from gwctl.api.httproute import (
     FILTER_FIELDS,
+    HTTPCORSFilter,
     HTTPHeader,
     HTTPHeaderFilter,
     HTTPHeaderMatch,
@@ -29,7 +30,9 @@ from gwctl.api.httproute import (
 from gwctl.api.wire import HEADER_NAME_PATTERN
 
 # What rules may use.
-SUPPORTED_FILTERS = frozenset({"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite"})
+SUPPORTED_FILTERS = frozenset(
+    {"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS"}
+)
 _HEADER_FILTERS = ("RequestHeaderModifier", "ResponseHeaderModifier")
 UNSUPPORTED_FIELDS: tuple[tuple[str, str], ...] = (
     ("retry", "retry"),
@@ -41,6 +44,9 @@ MATCH_LIMIT = 9_000
 
 HEADERS_LIMIT = 8_900
 """Longest header modifier in bytes. In base64 it must fit into one row of a table."""
+
+CORS_LIMIT = 12_000
+"""Longest CORS policy in bytes, its values percent-encoded. It must fit into one row of a table."""
 
 WILDCARD_LEVELS = 12
 """How many labels may follow ``*.`` in a host name: one look-up each, for hosts without a row of their own."""
@@ -152,6 +158,9 @@ def _check_filter(item: HTTPRouteFilter, field: str, found: list[Refusal]) -> No
         _check_host(item.request_header_modifier, field, found)
     if item.response_header_modifier is not None:
         _check_headers(item.response_header_modifier, field, found)
+    if item.cors is not None and _cors_length(item.cors) > CORS_LIMIT:
+        message = f"is longer than {CORS_LIMIT} bytes when it is percent-encoded, which is all that HAProxy takes"
+        found.append(Refusal(field, message))
     for changed in (item.request_redirect, item.url_rewrite):
         if changed is not None and changed.path is not None:
             _check_path_modifier(changed.path, f"{field}.path", found)
@@ -178,6 +187,11 @@ def _check_host(modifier: HTTPHeaderFilter, field: str, found: list[Refusal]) ->
             if name.lower() == "host":
                 where = f"{field}.{action}[{index}]" + (".name" if action == "add" else "")
                 found.append(Refusal(where, "a request has exactly one Host: it can only be set"))
+
+
+def _cors_length(cors: HTTPCORSFilter) -> int:
+    values = (*cors.allow_origins, *cors.allow_methods, *cors.allow_headers, *cors.expose_headers)
+    return sum(len(quote(value, safe="")) + 1 for value in values)
 
 
 def _headers_length(filters: Iterable[HTTPRouteFilter], kind: str) -> int:

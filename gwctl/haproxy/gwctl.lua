@@ -3,9 +3,10 @@
 --
 --   group row   rule '&' rule ...       rules in the order of precedence, the first that fits takes the request
 --   rule        conditions '?' entry    conditions joined by '+'; none: always fits
---   condition   m:METHOD | p~REGEX | h:NAME:VALUE | h~NAME:REGEX | q:NAME:VALUE | q~NAME:REGEX  (percent-encoded)
+--   condition   m:METHOD | c:METHOD (a CORS preflight for it fits too) | p~REGEX | h:NAME:VALUE | h~NAME:REGEX | q:NAME:VALUE | q~NAME:REGEX  (percent-encoded)
 --   target      '*' WEIGHT ':' SHARE '+' WEIGHT ':' SHARE ...
 --   share       SERVICE, or SERVICE '@' FILTERS where its filters are not those of its rule
+--   cors row    origins|credentials|methods|headers|exposed headers|max age; lists joined by '+', percent-encoded
 
 local groups = Map.new("@GROUPS@", Map._str)
 local paths_prefix = Map.new("@PATHS_PREFIX@", Map._beg)
@@ -66,6 +67,9 @@ local function parse_condition(text)
         name, rest = decode(head), tail
     end
     local value = decode(rest)
+    if source == "c" then
+        return { source = source, fits = function(methods) return methods[1] == value or methods[2] == value end }
+    end
     return { source = source, name = name, fits = operator == "~" and regex(value) or equals(value) }
 end
 
@@ -120,16 +124,22 @@ local function join_header(lines)
     return value
 end
 
+-- The method that a CORS preflight asks about, nil for other requests (Fetch, "CORS-preflight request").
+local function preflight_method(txn, headers)
+    if txn.sf:method() ~= "OPTIONS" or headers["origin"] == nil then return nil end
+    local method = join_header(headers["access-control-request-method"])
+    return method ~= "" and method or nil
+end
+
 local function request_of(txn)
     local headers, query
     return function(condition)
         local source = condition.source
         if source == "m" then return txn.sf:method() end
         if source == "p" then return txn.sf:path() end
-        if source == "h" then
-            headers = headers or txn.http:req_get_headers()
-            return join_header(headers[condition.name])
-        end
+        if source == "h" or source == "c" then headers = headers or txn.http:req_get_headers() end
+        if source == "h" then return join_header(headers[condition.name]) end
+        if source == "c" then return { txn.sf:method(), preflight_method(txn, headers) } end
         query = query or parse_query(txn.f:query())
         return query[condition.name]
     end
@@ -178,4 +188,123 @@ core.register_action("gwctl_pick", { "http-req", "tcp-req" }, function(txn)
     local share = target.shares[index]
     txn:set_var("txn.target", share.service)
     if share.filters ~= "" then txn:set_var("txn.filters", share.filters) end
+end)
+
+local WELL_KNOWN_PORTS = { http = "80", https = "443" }
+
+local function split_origin(origin)
+    local scheme, rest = origin:lower():match("^(.-)://(.*)$")
+    if scheme == nil then return "", origin:lower(), "" end
+    local host, port = rest:match("^(.*):(%d+)$")
+    return scheme, host or rest, port or WELL_KNOWN_PORTS[scheme] or ""
+end
+
+-- '*' stands for any number of characters, at least one, to the left of what follows it.
+local function origin_matcher(wanted)
+    if wanted == "*" then return function() return true end end
+    local scheme, host, port = split_origin(wanted)
+    local suffix = host:match("^%*(.*)$")
+    return function(its_scheme, its_host, its_port)
+        if its_scheme ~= scheme or its_port ~= port then return false end
+        if suffix == nil then return its_host == host end
+        return #its_host > #suffix and its_host:sub(#its_host - #suffix + 1) == suffix
+    end
+end
+
+local parse_cors = cache(function(text)
+    local fields = split(text, "|")
+    local function list(field)
+        local values = {}
+        for _, value in ipairs(field == "" and {} or split(field, "+")) do values[#values + 1] = decode(value) end
+        return values
+    end
+    local function joined(field) return table.concat(list(field), ", ") end
+    local cors = {
+        credentials = fields[2] == "1",
+        methods = joined(fields[3]),
+        headers = joined(fields[4]),
+        exposed = joined(fields[5]),
+        max_age = fields[6],
+        origins = {},
+    }
+    cors.for_anyone = fields[1] == "*" and not cors.credentials
+    for _, origin in ipairs(list(fields[1])) do cors.origins[#cors.origins + 1] = origin_matcher(origin) end
+    return cors
+end)
+
+local function is_allowed(cors, origin)
+    local scheme, host, port = split_origin(origin)
+    for _, fits in ipairs(cors.origins) do
+        if fits(scheme, host, port) then return true end
+    end
+    return false
+end
+
+-- Headers as HAProxy's set-headers-bin reads them: see `encode_headers` in encoding.py.
+local function varint(number)
+    if number < 240 then return string.char(number) end
+    local out = { string.char(number & 0xFF | 0xF0) }
+    number = (number - 240) >> 4
+    while number >= 128 do
+        out[#out + 1] = string.char(number & 0xFF | 0x80)
+        number = (number - 128) >> 7
+    end
+    out[#out + 1] = string.char(number)
+    return table.concat(out)
+end
+
+local function header_list(headers)
+    local out = {}
+    for _, header in ipairs(headers) do
+        local name, value = header[1], header[2]
+        if value and value ~= "" then out[#out + 1] = varint(#name) .. name .. varint(#value) .. value end
+    end
+    out[#out + 1] = "\0\0"
+    return table.concat(out)
+end
+
+-- Sets txn.cors_headers, the headers of the response, where the request's origin is allowed, and txn.preflight where
+-- the gateway answers. With credentials a browser takes '*' for a name, so then what was asked for is repeated; the
+-- names of the headers that may be seen are known when the response is (txn.expose).
+core.register_action("gwctl_cors", { "http-req" }, function(txn)
+    local cors = parse_cors(txn:get_var("txn.cors"))
+    local headers = txn.http:req_get_headers()
+    local origin = join_header(headers["origin"])
+    local method = preflight_method(txn, headers)
+    if method ~= nil then txn:set_var("txn.preflight", "1") end
+    if not is_allowed(cors, origin) then return end
+    local answer = {
+        { "access-control-allow-origin", cors.for_anyone and "*" or origin },
+        { "access-control-allow-credentials", cors.credentials and "true" },
+    }
+    if method ~= nil then
+        local asked = join_header(headers["access-control-request-headers"]) or ""
+        local function allowed(list, wanted) return list == "*" and cors.credentials and wanted or list end
+        answer[#answer + 1] = { "access-control-allow-methods", allowed(cors.methods, method) }
+        if asked ~= "" or cors.headers ~= "*" then
+            answer[#answer + 1] = { "access-control-allow-headers", allowed(cors.headers, asked) }
+        end
+        answer[#answer + 1] = { "access-control-max-age", cors.max_age }
+    end
+    if cors.exposed == "*" and cors.credentials then
+        txn:set_var("txn.expose", "1")
+    else
+        answer[#answer + 1] = { "access-control-expose-headers", cors.exposed }
+    end
+    txn:set_var("txn.cors_headers", header_list(answer))
+end)
+
+local HIDDEN = { ["set-cookie"] = true }
+for name in ("cache-control content-language content-length content-type expires last-modified pragma"):gmatch("%S+") do
+    HIDDEN[name] = true
+end
+
+-- Sets txn.exposed to the names of all headers of a response that a browser does not show anyway.
+core.register_action("gwctl_expose", { "http-res" }, function(txn)
+    local names = {}
+    for name in pairs(txn.http:res_get_headers()) do
+        if not HIDDEN[name] and name:sub(1, 15) ~= "access-control-" then names[#names + 1] = name end
+    end
+    table.sort(names)
+    txn:set_var("txn.exposed", table.concat(names, ", "))
 end)

@@ -189,6 +189,8 @@ def _fits(condition: str, request: Request) -> bool:
         name = unquote_to_bytes(head)
     value = _value(source, name, request)
     wanted = unquote_to_bytes(rest)
+    if source == "c":
+        return wanted in (value, _preflight_method(request))
     if value is None:
         return False
     if operator != "~":
@@ -209,7 +211,7 @@ def _compile(pattern: bytes) -> pcre2.Pattern | None:
 
 
 def _value(source: str, name: bytes, request: Request) -> bytes | None:
-    if source == "m":
+    if source in ("m", "c"):
         return request.method.encode("latin-1")
     if source == "p":
         return request.path.encode("latin-1")
@@ -219,6 +221,12 @@ def _value(source: str, name: bytes, request: Request) -> bytes | None:
         lines = [text.encode("latin-1") for key, text in request.headers if key.lower().encode("latin-1") == name]
         return b",".join(lines) if lines else None
     return _parameters(request.query).get(name)
+
+
+def _preflight_method(request: Request) -> bytes | None:
+    if request.method != "OPTIONS" or _value("h", b"origin", request) is None:
+        return None
+    return _value("h", b"access-control-request-method", request)
 
 
 def _parameters(query: str) -> dict[bytes, bytes]:
@@ -243,13 +251,16 @@ def _shares(rows: _Rows, row: str, target: str) -> Iterator[tuple[Share, str]]:
         yield Share(int(weight), name, slot, status=500 if name == ERROR_TARGET else None), filters
 
 
+FILTER_FIELDS = (Table.REQUEST_HEADERS, Table.RESPONSE_HEADERS, Table.LOCATIONS, None, Table.CORS)
+"""The tables that the fields of a row in ``filters`` lead to; None where the field is the value itself."""
+
+
 def _filter(rows: _Rows, row: str, request: Request, share: Share, key: str) -> Share:
     """Do what the row ``key`` of ``filters`` says; its fields are those of ``_compile_filters`` in ``table.py``."""
-    tables = (Table.REQUEST_HEADERS, Table.RESPONSE_HEADERS, Table.LOCATIONS)
     text = rows.get(Table.FILTERS, key, row) if key else ""
     found = {Table.FILTERS: text} if text else {}
-    for table, name in zip(tables, text.split("|"), strict=False):
-        if name:
+    for table, name in zip(FILTER_FIELDS, text.split("|"), strict=False):
+        if name and table is not None:
             found[table] = rows.get(table, name, f"{Table.FILTERS} {key}")
     kind, alone, before, cut, host, status, scheme, port = _fields(found.get(Table.LOCATIONS, ""), 8)
     path = request.path

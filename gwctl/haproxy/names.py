@@ -27,6 +27,7 @@ class Table(StrEnum):
     REQUEST_HEADERS = "gwctl-request-headers.map"
     RESPONSE_HEADERS = "gwctl-response-headers.map"
     LOCATIONS = "gwctl-locations.map"
+    CORS = "gwctl-cors.map"
     TCP = "gwctl-tcp.map"
     SERVICES = "gwctl-services.map"
 

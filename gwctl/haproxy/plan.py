@@ -106,6 +106,7 @@ _ROW_ORDER = (
     Table.REQUEST_HEADERS,
     Table.RESPONSE_HEADERS,
     Table.LOCATIONS,
+    Table.CORS,
     Table.FILTERS,
     Table.GROUPS,
     Table.PATHS_PREFIX,

@@ -13,7 +13,7 @@ from typing import Any
 
 from gwctl.graph.validate import WILDCARD_LEVELS
 from gwctl.haproxy import grpc
-from gwctl.haproxy.encoding import SLASH, content_id
+from gwctl.haproxy.encoding import SLASH, content_id, encode_header_names
 from gwctl.haproxy.names import (
     DEFAULTS_HTTP,
     DEFAULTS_HTTP_SLOT,
@@ -26,6 +26,7 @@ from gwctl.haproxy.names import (
 )
 from gwctl.haproxy.state import Section, SectionKey, SectionKind
 from gwctl.haproxy.table import CONNECT_TIMEOUT
+from gwctl.routing.effect import CORS_HEADERS
 from gwctl.routing.virtualhost import Frontend
 
 PATH_BYTES = 1_100
@@ -130,8 +131,8 @@ def _http(layout: Layout) -> Section:
             *_find_backend(layout),
             *_filter_request(layout),
         ],
-        "http_response_rule_list": list(grpc.note_answers()),
-        "http_after_response_rule_list": [*grpc.answer_errors(), *_filter_response()],
+        "http_response_rule_list": [*grpc.note_answers(), *_expose_headers()],
+        "http_after_response_rule_list": list(_change_response()),
     }
 
 
@@ -203,6 +204,7 @@ def _filter_request(layout: Layout) -> Iterator[dict[str, Any]]:
     yield _set("filters", f"var(txn.filters),map_str({layout.table(Table.FILTERS)})")
     yield _set("response_headers", f"var(txn.filters),field(2,|),map_str({layout.table(Table.RESPONSE_HEADERS)})")
     yield _set("location", f"var(txn.filters),field(3,|),map_str({layout.table(Table.LOCATIONS)})")
+    yield from _answer_preflight(layout)
     yield from _find_path()
     yield from _redirect()
     yield _return(500, _IS_ERROR)
@@ -212,12 +214,41 @@ def _filter_request(layout: Layout) -> Iterator[dict[str, Any]]:
     yield _set("timeouts", "var(txn.filters),field(4,|)", "{ var(txn.filters),field(4,|) -m len gt 0 }")
 
 
-def _filter_response() -> Iterator[dict[str, Any]]:
+def _answer_preflight(layout: Layout) -> Iterator[dict[str, Any]]:
+    """Let Lua compare the origin, where there is one; what it says goes into the response."""
+    yield _set("cors", f"var(txn.filters),field(5,|),map_str({layout.table(Table.CORS)})")
+    yield _set("origin", "req.hdr(origin)", _found("cors"))
+    yield _if({"type": "lua", "lua_action": "gwctl_cors"}, _found("origin"))
+    yield _return(204, _found("preflight"))
+
+
+def _expose_headers() -> Iterator[dict[str, Any]]:
+    """Name the headers of a response where a policy exposes all and may not say so: see ``gwctl_expose``."""
+    yield _if({"type": "lua", "lua_action": "gwctl_expose"}, _found("expose"))
+
+
+def _answer_cors() -> Iterator[dict[str, Any]]:
+    """The policy alone says what a browser may do: what a backend says of it is taken out."""
+    names = encode_header_names(sorted(CORS_HEADERS))
+    yield _if({"type": "del-headers-bin", "hdr_expr": f"str({names}),ub64dec"}, _found("origin"))
+    yield _if({"type": "set-headers-bin", "hdr_expr": "var(txn.cors_headers)"}, _found("cors_headers"))
+    exposed = {"type": "set-header", "hdr_name": "access-control-expose-headers", "hdr_format": "%[var(txn.exposed)]"}
+    yield _if(exposed, "{ var(txn.exposed) -m len gt 0 }")
+    for_anyone = "{ var(txn.cors) -m beg *|0| }"
+    vary = {"type": "add-header", "hdr_name": "vary", "hdr_format": "Origin"}
+    yield _if(vary, f"{_found('cors')} !{for_anyone}")
+
+
+def _change_response() -> Iterator[dict[str, Any]]:
     """Change responses, those that HAProxy itself gives included."""
-    yield _if({"type": "allow"}, f"!{_found('filters')}")
+    unfiltered = f"!{_found('filters')}"
+    yield _if({"type": "allow"}, f"{unfiltered} !{grpc.IS_GRPC}")
+    yield from grpc.answer_errors()
+    yield _if({"type": "allow"}, unfiltered)
     # Waiting for a connection, which HAProxy answers 503, is a part of the time that a rule allows.
     late = {"type": "set-status", "status": 504, "cond": "if"}
     yield {**late, "cond_test": f"{_found('timeouts')} {{ txn.sess_term_state sC }}"}
+    yield from _answer_cors()
     yield from _change_headers("response_headers")
 
 

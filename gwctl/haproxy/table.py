@@ -23,7 +23,7 @@ from gwctl.haproxy.encoding import (
 from gwctl.haproxy.names import Table, frontend_name
 from gwctl.haproxy.state import Change, Protocol, Rows
 from gwctl.routing.effect import WELL_KNOWN_PORTS, uri_path
-from gwctl.routing.filter import NO_FILTERS, Filters, HeaderFilter, PathChange, Timeouts
+from gwctl.routing.filter import NO_FILTERS, Cors, Filters, HeaderFilter, PathChange, Timeouts
 from gwctl.routing.rule import Backend, Candidate, Match, PathKey, Rule
 from gwctl.routing.virtualhost import FrontendKey, Paths, Routing, VirtualHost
 
@@ -321,7 +321,7 @@ def _compile_entry(candidate: Candidate, port: int) -> tuple[str, list[Row]]:
 def _compile_filters(filters: Filters, matched: PathKey, port: int) -> tuple[str, list[Row]]:
     """Give the key of a row in ``filters`` (empty for no filters) and the rows it needs, its own last.
 
-    The row is ``request headers|response headers|location|timeouts``. The first three are keys of rows; timeouts are
+    The row is ``request headers|response headers|location|timeouts|cors``: keys of rows, but for timeouts, which are
     `_timeouts_field`. What is empty at the end is left out.
     """
     if filters == NO_FILTERS:
@@ -338,6 +338,7 @@ def _compile_filters(filters: Filters, matched: PathKey, port: int) -> tuple[str
         key(Table.RESPONSE_HEADERS, _header_row(filters.response_headers)),
         key(Table.LOCATIONS, _location_row(filters, matched, port)),
         _timeouts_field(filters.timeouts),
+        key(Table.CORS, _cors_row(filters.cors)),
     )
     return key(Table.FILTERS, "|".join(fields).rstrip("|")), rows
 
@@ -379,7 +380,7 @@ def _conditions(match: Match) -> Iterator[str]:
     if match.path.kind == "regex":
         yield f"p~{encode(match.path.value)}"
     if match.method:
-        yield f"m:{encode(match.method)}"
+        yield f"{'c' if match.preflights else 'm'}:{encode(match.method)}"
     for source, values in (("h", match.headers), ("q", match.queries)):
         for value in values:
             sign = "~" if value.regex else ":"
@@ -418,6 +419,15 @@ def _path_fields(change: PathChange | None, matched: PathKey) -> tuple[str, str,
     if change.kind == "full":
         return change.kind, encode(path or "/"), "", ""
     return change.kind, encode(path or "/"), encode(path.rstrip("/")), str(len(matched.value.encode()))
+
+
+def _cors_row(cors: Cors | None) -> str:
+    """``origins|credentials|methods|headers|exposed headers|max age``; lists are joined by ``+``, ``*`` is as it is."""
+    if cors is None:
+        return ""
+    lists = (cors.origins, cors.methods, cors.headers, cors.exposed)
+    origins, *others = ("+".join("*" if value == "*" else encode(value) for value in values) for values in lists)
+    return "|".join((origins, "1" if cors.credentials else "0", *others, str(cors.max_age)))
 
 
 NO_LIMIT = 2**31 - 1

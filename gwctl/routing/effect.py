@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from urllib.parse import quote
 
-from gwctl.routing.filter import Filters, HeaderFilter, PathChange, Redirect, Rewrite
+from gwctl.routing.filter import Cors, Filters, HeaderFilter, PathChange, Redirect, Rewrite
 from gwctl.routing.request import Request
 from gwctl.routing.rule import PathKey
 
@@ -45,6 +45,69 @@ def forward(filters: Filters, matched: PathKey, request: Request) -> Request:
         path=rewritten_path(rewrite, matched, request.path),
         headers=tuple(header for header in headers if header[0] != "host"),
     )
+
+
+CORS_HEADERS = frozenset(
+    f"access-control-{name}"
+    for name in ("allow-origin", "allow-credentials", "allow-methods", "allow-headers", "expose-headers", "max-age")
+)
+
+_SAFE_HEADERS = frozenset(
+    ("cache-control", "content-language", "content-length", "content-type", "expires", "last-modified", "pragma")
+)
+"""Headers that a browser shows to a script anyway (Fetch, "CORS-safelisted response-header name")."""
+
+
+def answer_cors(cors: Cors, request: Request, given: Iterable[tuple[str, str]] = ()) -> Headers:
+    """Give the headers of a response where a CORS policy applies; ``given`` are the backend's (HTTPCORSFilter).
+
+    They are the answer to a preflight too, which no backend sees.
+    """
+    headers = [(name.lower(), value) for name, value in given]
+    for_anyone = cors.origins == ("*",) and not cors.credentials
+    origin = request.header("origin")
+    if origin is None:
+        return headers if for_anyone else [*headers, ("vary", "Origin")]
+    headers = [header for header in headers if header[0] not in CORS_HEADERS]
+    exposed = {name for name, _ in headers} - _SAFE_HEADERS - {"set-cookie"}
+    if not for_anyone:
+        headers.append(("vary", "Origin"))
+    if not any(origin_fits(wanted, origin) for wanted in cors.origins):
+        return headers
+    headers.append(("access-control-allow-origin", "*" if for_anyone else origin))
+    if cors.credentials:
+        headers.append(("access-control-allow-credentials", "true"))
+    if request.preflight_method:
+        asked = request.header("access-control-request-headers")
+        methods = _allowed(cors, cors.methods, request.preflight_method)
+        names = _allowed(cors, cors.headers, asked) if asked or cors.headers != ("*",) else ""
+        headers += (("access-control-allow-methods", methods), ("access-control-allow-headers", names))
+        headers.append(("access-control-max-age", str(cors.max_age)))
+    # With credentials a browser takes a * for a name.
+    expose_all = cors.credentials and cors.exposed == ("*",)
+    headers.append(("access-control-expose-headers", ", ".join(sorted(exposed) if expose_all else cors.exposed)))
+    return [(name, value) for name, value in headers if value]
+
+
+def _allowed(cors: Cors, values: tuple[str, ...], asked: str | None) -> str:
+    return asked or "" if values == ("*",) and cors.credentials else ", ".join(values)
+
+
+def origin_fits(wanted: str, origin: str) -> bool:
+    """Tell whether an origin is one that a policy names; ``*`` stands for any number of characters to its left."""
+    scheme, host, port = _split_origin(wanted)
+    if wanted == "*":
+        return True
+    there = _split_origin(origin)
+    if (scheme, port) != (there[0], there[2]):
+        return False
+    return there[1] == host or (host.startswith("*") and there[1].endswith(host[1:]) and len(there[1]) >= len(host))
+
+
+def _split_origin(origin: str) -> tuple[str, str, str]:
+    scheme, _, rest = origin.lower().partition("://")
+    host, colon, port = rest.rpartition(":") if re.search(r":[0-9]+$", rest) else (rest, "", "")
+    return scheme, host if colon else rest, port or str(WELL_KNOWN_PORTS.get(scheme, ""))
 
 
 def rewritten_path(rewrite: Rewrite | None, matched: PathKey, path: str) -> str:

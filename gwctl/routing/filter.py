@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gwctl.api.httproute import (
+    HTTPCORSFilter,
     HTTPHeaderFilter,
     HTTPPathModifier,
     HTTPRequestRedirectFilter,
@@ -59,6 +60,18 @@ class Rewrite:
 
 
 @dataclass(frozen=True, slots=True)
+class Cors:
+    """A CORS filter as written. A ``*`` is alone in its list; ``max_age`` is in seconds."""
+
+    origins: tuple[str, ...] = ()
+    credentials: bool = False
+    methods: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    exposed: tuple[str, ...] = ()
+    max_age: int = 5
+
+
+@dataclass(frozen=True, slots=True)
 class Timeouts:
     """Timeouts of a rule in milliseconds, as written: zero means no limit, None that nothing is said."""
 
@@ -78,9 +91,13 @@ class Filters:
     redirect: Redirect | None = None
     rewrite: Rewrite | None = None
     timeouts: Timeouts | None = None
+    cors: Cors | None = None
 
     def then(self, other: Filters) -> Filters:
-        """Give the filters that do what these do and after them the others, whose path, if any, replaces this one."""
+        """Give the filters that do what these do and after them the others.
+
+        Of what there can be one only, such as a path or a CORS policy, the others' takes the place of this one's.
+        """
         if other == NO_FILTERS:
             return self
         redirect = other.redirect or self.redirect
@@ -91,6 +108,7 @@ class Filters:
             redirect,
             None if redirect else _rewrite_then(self.rewrite, other.rewrite, host_is_set),
             other.timeouts or self.timeouts,
+            other.cors or self.cors,
         )
 
 
@@ -123,7 +141,21 @@ def _build_filter(node: FilterNode) -> Filters:
         return Filters(redirect=_build_redirect(item.request_redirect))
     if item.url_rewrite is not None:
         return Filters(rewrite=Rewrite(item.url_rewrite.hostname or "", _build_path_change(item.url_rewrite.path)))
+    if item.cors is not None:
+        return Filters(cors=_build_cors(item.cors))
     return NO_FILTERS
+
+
+def _build_cors(cors: HTTPCORSFilter) -> Cors:
+    return Cors(
+        cors.allow_origins,
+        bool(cors.allow_credentials),
+        cors.allow_methods,
+        cors.allow_headers,
+        # A * says it all (HTTPCORSFilter.exposeHeaders, the only list that may hold other values beside it).
+        ("*",) if "*" in cors.expose_headers else cors.expose_headers,
+        cors.max_age,
+    )
 
 
 def _build_header_filter(modifier: HTTPHeaderFilter) -> HeaderFilter:

@@ -46,10 +46,15 @@ def match_fits(match: Match, request: Request) -> bool:
     """Tell whether all conditions of a match hold for a request."""
     return (
         path_fits(match.path, request.path)
-        and match.method in ("", request.method)
+        and method_fits(match, request)
         and all(_value_fits(wanted, request.header(wanted.name)) for wanted in match.headers)
         and all(_value_fits(wanted, request.parameter(_latin1(wanted.name))) for wanted in match.queries)
     )
+
+
+def method_fits(match: Match, request: Request) -> bool:
+    """Tell whether the method fits, or where that is welcome the one that a CORS preflight asks about."""
+    return match.method in ("", request.method) or (match.preflights and match.method == request.preflight_method)
 
 
 def path_fits(path: PathKey, request_path: str) -> bool:

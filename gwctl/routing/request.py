@@ -32,6 +32,13 @@ class Request:
         """The host as rules see it: in lower case and without final dots."""
         return self.host_without_port.lower().rstrip(".")
 
+    @property
+    def preflight_method(self) -> str:
+        """The method that a CORS preflight asks about (Fetch, "CORS-preflight request"), empty when it is none."""
+        if self.method != "OPTIONS" or self.header("origin") is None:
+            return ""
+        return self.header("access-control-request-method") or ""
+
     def header(self, name: str) -> str | None:
         """Give the value of a header, its lines joined by commas (RFC 9110, section 5.3); ``name`` is in lower case."""
         if name == "host":

@@ -42,12 +42,16 @@ class ValueMatch:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """All conditions of one match; they are joined by and. An empty ``method`` means any."""
+    """All conditions of one match; they are joined by and. An empty ``method`` means any.
+
+    ``preflights``: a CORS preflight that asks about the method fits too.
+    """
 
     path: PathKey
     method: str
     headers: tuple[ValueMatch, ...]
     queries: tuple[ValueMatch, ...]
+    preflights: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +123,10 @@ def build_candidates(node: RouteNode) -> Iterator[Candidate]:
 
 def _read_matches(node: HTTPRuleNode | GRPCRuleNode) -> Iterator[tuple[Match, Precedence]]:
     if isinstance(node, HTTPRuleNode):
+        filters = [*node.filters, *(item for backend in node.backends for item in backend.filters)]
+        preflights = any(item.resource.cors is not None for item in filters)
         for http in node.matches:
-            match = _build_match(http)
+            match = _build_match(http, preflights)
             yield match, _http_precedence(match)
     else:
         for grpc in node.matches:
@@ -180,7 +186,7 @@ def _protocol(service: ServicePort | None, kind: str) -> Literal["h2"] | None:
     return "h2" if kind == "GRPCRoute" or service.app_protocol == H2C else None
 
 
-def _build_match(match: HTTPRouteMatch) -> Match:
+def _build_match(match: HTTPRouteMatch, preflights: bool) -> Match:
     kind = _PATH_KINDS[match.path.type]
     path = match.path.value.rstrip("/") if kind == "prefix" else match.path.value
     return Match(
@@ -188,6 +194,7 @@ def _build_match(match: HTTPRouteMatch) -> Match:
         match.method or "",
         _first_of_each(ValueMatch(h.name.lower(), h.value, h.type == "RegularExpression") for h in match.headers),
         _first_of_each(ValueMatch(q.name, q.value, q.type == "RegularExpression") for q in match.query_params),
+        preflights and match.method is not None,
     )
 
 

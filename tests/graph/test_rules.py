@@ -126,7 +126,6 @@ EXTENSION = "{type: ExtensionRef, extensionRef: {group: g, kind: K, name: n}}"
 
 UNSUPPORTED = [
     ("filters: [{type: RequestMirror, requestMirror: {backendRef: {name: s, port: 80}}}]", "filters[0].type"),
-    ("filters: [{type: CORS, cors: {}}]", "filters[0].type"),
     (f"filters: [{EXTENSION}]", "filters[0].type"),
     ("retry: {attempts: 1}", "retry"),
     ("sessionPersistence: {}", "sessionPersistence"),

@@ -44,9 +44,9 @@ def _check_entry(state: State, value: str, where: str) -> None:
 
 def _check_filters(state: State, name: str, where: str) -> None:
     assert name in state.tables[Table.FILTERS], f"{where} names filters {name}"
-    tables = (Table.REQUEST_HEADERS, Table.RESPONSE_HEADERS, Table.LOCATIONS)
+    tables = (Table.REQUEST_HEADERS, Table.RESPONSE_HEADERS, Table.LOCATIONS, None, Table.CORS)
     for table, key in zip(tables, state.tables[Table.FILTERS][name].split("|"), strict=False):
-        assert not key or key in state.tables[table], f"filters {name} name {key} in {table}"
+        assert not key or table is None or key in state.tables[table], f"filters {name} name {key} in {table}"
 
 
 def _check_target(state: State, target: str, where: str) -> None:

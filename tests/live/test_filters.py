@@ -272,6 +272,75 @@ async def test_as_many_changes_of_headers_as_there_can_be(dataplane: DataPlane, 
             assert len([name for name in received if name.startswith(f"x-{action}-")]) == 32
 
 
+def cors(**fields: Any) -> Manifest:
+    """A CORS filter."""
+    return {"type": "CORS", "cors": fields}
+
+
+async def test_a_preflight_is_answered_for_whatever_method_the_rule_takes(dataplane: DataPlane, tmp_path: Path) -> None:
+    policy = cors(allowOrigins=["https://a.test"], allowMethods=["PUT"])
+    mark = headers("Response", set=setting("x-rule", "put"))
+    rules = [
+        {**rule("/", policy, mark, backends=(backend("gone"),)), "matches": [path("/", method="PUT")]},
+        {**rule("/", headers("Response", set=setting("x-rule", "any"))), "matches": [path("/")]},
+    ]
+    origin, asked = ("Origin", "https://a.test"), "Access-Control-Request-Method"
+    cases: list[tuple[str, tuple[tuple[str, str], ...], int, str, str | None]] = [
+        ("OPTIONS", (origin, (asked, "PUT")), 204, "put", "https://a.test"),
+        ("OPTIONS", (("Origin", "https://b.test"), (asked, "PUT")), 204, "put", None),
+        ("OPTIONS", (origin, (asked, "DELETE")), 200, "any", None),
+        ("OPTIONS", (origin,), 200, "any", None),
+        ("OPTIONS", ((asked, "PUT"),), 200, "any", None),
+        ("PUT", (origin,), 500, "put", "https://a.test"),
+        ("GET", (origin,), 200, "any", None),
+    ]
+    async with running(dataplane, tmp_path, http_route("r", rules)) as site, Connection(site.port) as connection:
+        for method, sent, status, name, allowed in cases:
+            response = await connection.send(Request(method, "a.test", "/", "", sent))
+            found = response.status, response.headers["x-rule"], response.headers.get("access-control-allow-origin")
+            assert found == (status, name, allowed), (method, sent)
+            assert response.body == b"" or status != 204
+
+
+async def test_a_cors_policy_replaces_what_the_backend_says(dataplane: DataPlane, tmp_path: Path) -> None:
+    rules = [
+        rule("/some", cors(allowOrigins=["https://*.a.test"], exposeHeaders=["x-one"])),
+        rule("/all", cors(allowOrigins=["*"], allowCredentials=True, exposeHeaders=["*"])),
+        rule("/none"),
+        rule("/own", backends=({**backend("web"), "filters": [cors(allowOrigins=["*"])]},)),
+    ]
+    backends_own = {
+        "answer_access_control_allow_origin": "backend",
+        "answer_access_control_max_age": "9",
+        "answer_x_b": "1",
+    }
+    cases: list[tuple[str, str, dict[str, str], list[str]]] = [
+        (
+            "/some",
+            "https://x.a.test",
+            {"allow-origin": "https://x.a.test", "expose-headers": "x-one"},
+            ["Origin"],
+        ),
+        ("/some", "https://a.test", {}, ["Origin"]),
+        (
+            "/all",
+            "null",
+            {"allow-origin": "null", "allow-credentials": "true", "expose-headers": "x-b"},
+            ["Origin"],
+        ),
+        ("/own", "https://a.test", {"allow-origin": "*"}, []),
+        ("/none", "https://a.test", {"allow-origin": "backend", "max-age": "9"}, []),
+    ]
+    async with running(dataplane, tmp_path, http_route("r", rules)) as site, Connection(site.port) as connection:
+        for where, origin, wanted, vary in cases:
+            response = await connection.send(get(where, origin=origin, **backends_own))
+            found = {name: value for name, value in response.headers.items() if name.startswith("access-control-")}
+            assert found == {f"access-control-{name}": value for name, value in wanted.items()}, (where, origin)
+            assert response.values("vary") == vary, (where, origin)
+        response = await connection.send(get("/some", **backends_own))
+        assert (response.headers["access-control-allow-origin"], response.headers["vary"]) == ("backend", "Origin")
+
+
 async def test_messages_of_every_kind_are_rewritten(dataplane: DataPlane, tmp_path: Path) -> None:
     filters = (
         rewrite(path=prefix("/new")),

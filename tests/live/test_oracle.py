@@ -9,12 +9,12 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
-from gwctl.routing.effect import change_headers, forward, redirect_location
-from gwctl.routing.filter import Filters
+from gwctl.routing.effect import answer_cors, change_headers, forward, redirect_location
 from gwctl.routing.matcher import Verdict, find_rule
 from gwctl.routing.request import Request
-from gwctl.routing.rule import Backend, Rule
+from gwctl.routing.rule import Backend
 from gwctl.routing.virtualhost import FrontendKey, Routing
 from tests.grpcecho import OK, UNAVAILABLE, UNIMPLEMENTED, Call, GrpcClient, GrpcEcho, Reply
 from tests.harness import DataPlane, EchoBackend, free_port
@@ -83,34 +83,53 @@ async def _compare(connection: Connection, routing: Routing, port: int, request:
     if verdict.candidate is not None and verdict.candidate.rule.route.kind == "GRPCRoute":
         return ""  # what gRPC servers say to plain requests is not the gateway's business
     response = await connection.send(request)
-    for what, there, wanted in _answers(verdict, request, response, port):
-        if there != wanted:
-            return f"{request}\n{what}: {there!r}, not {wanted!r}\n{verdict}\n{response}"
-    return ""
+    differences = ""
+    # Any backend with a weight may have been picked.
+    for backend in (verdict.candidate.rule.backends if verdict.candidate else ()) or (None,):
+        for what, there, wanted in _answers(verdict, backend, request, response, port):
+            if there != wanted:
+                differences += f"{what}: {there!r}, not {wanted!r}\n"
+                break
+        else:
+            return ""
+    return f"{request}\n{differences}{verdict}\n{response}"
 
 
-def _answers(verdict: Verdict, request: Request, response: Response, port: int) -> Iterator[tuple[str, object, object]]:
-    """Yield what the answer holds and what it should hold."""
+def _answers(
+    verdict: Verdict, backend: Backend | None, request: Request, response: Response, port: int
+) -> Iterator[tuple[str, object, object]]:
+    """Yield what the answer holds and what it should hold when this backend was picked."""
     if verdict.candidate is None:
         yield "status", response.status, 404
         return
-    rule, matched = verdict.candidate.rule, verdict.candidate.match.path
-    backend = _backend_of(rule, response)
-    filters = rule.filters_of(backend)
-    if filters.redirect is not None:
-        yield "status", response.status, filters.redirect.status
+    matched = verdict.candidate.match.path
+    filters = verdict.candidate.rule.filters_of(backend)
+    status = 200
+    given: tuple[tuple[str, str], ...] = ()
+    received: Any = None
+    if filters.cors is not None and request.preflight_method:
+        status = 204
+    elif filters.redirect is not None:
+        status = filters.redirect.status
         yield "location", response.headers.get("location"), redirect_location(filters.redirect, matched, request, port)
-        yield from _response_headers(filters, (), response)
-        return
-    if backend is None or backend.service is None or backend.service.name == "empty":
-        status = 503 if backend is not None and backend.service is not None else 500
-        yield "status", response.status, status
-        yield from _response_headers(filters, (), response)
-        return
-    yield "status", response.status, 200
-    received = response.json()
-    wanted = forward(filters, matched, request)
-    yield "backend", received["name"], backend.service.name
+    elif backend is None or backend.service is None:
+        status = 500
+    elif backend.service.name == "empty":
+        status = 503
+    yield "status", response.status, status
+    if status == 200 and backend is not None and backend.service is not None:
+        received = response.json()
+        wanted = forward(filters, matched, request)
+        yield "backend", received["name"], backend.service.name
+        yield from _received(received, wanted)
+        given = tuple(_asked_answer(wanted.headers))
+    there = [header for header in response.lines if header[0].startswith(("x-", "vary", "access-control-"))]
+    answered = given if filters.cors is None else answer_cors(filters.cors, request, given)
+    yield "response headers", _by_name(there), _by_name(change_headers(answered, filters.response_headers))
+
+
+def _received(received: Any, wanted: Request) -> Iterator[tuple[str, object, object]]:
+    """Yield what a backend got and what it should get."""
     for what in ("method", "path", "query"):
         yield what, received[what], getattr(wanted, what)
     yield "host", received["headers"]["host"], [wanted.host]
@@ -118,7 +137,6 @@ def _answers(verdict: Verdict, request: Request, response: Response, port: int) 
     there = {name: values for name, values in received["headers"].items() if name in headers or name.startswith("x-")}
     there.pop("x-forwarded-for", None)
     yield "headers", there, headers
-    yield from _response_headers(filters, _asked_answer(wanted.headers), response)
 
 
 async def _compare_call(client: GrpcClient, routing: Routing, port: int, request: Request) -> str:
@@ -156,28 +174,9 @@ def _joined(headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     return ((name, values[-1]) for name, values in _by_name(headers).items())
 
 
-def _backend_of(rule: Rule, response: Response) -> Backend | None:
-    """Give the backend that has answered; those of one rule have different Services, and statuses when not serving."""
-    if len(rule.backends) < 2:
-        return rule.backends[0] if rule.backends else None
-    name = response.json()["name"] if response.status == 200 else {500: "missing", 503: "empty"}.get(response.status)
-    if name is None:
-        return next(backend for backend in rule.backends if backend.filters.redirect is not None)
-    return next(
-        backend for backend in rule.backends if (backend.service.name if backend.service else "missing") == name
-    )
-
-
 def _asked_answer(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Give the headers that `EchoBackend` is asked to answer with."""
     return [(name.removeprefix("answer-"), value) for name, value in headers if name.startswith("answer-")]
-
-
-def _response_headers(
-    filters: Filters, given: Iterable[tuple[str, str]], response: Response
-) -> Iterator[tuple[str, object, object]]:
-    there = [header for header in response.lines if header[0].startswith("x-")]
-    yield "response headers", _by_name(there), _by_name(change_headers(given, filters.response_headers))
 
 
 def _by_name(headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

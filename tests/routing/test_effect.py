@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from gwctl.routing.effect import change_headers, redirect_location, replace_prefix, rewritten_path, uri_path
-from gwctl.routing.filter import HeaderFilter, PathChange, Redirect, Rewrite
+from gwctl.routing.effect import (
+    answer_cors,
+    change_headers,
+    origin_fits,
+    redirect_location,
+    replace_prefix,
+    rewritten_path,
+    uri_path,
+)
+from gwctl.routing.filter import Cors, HeaderFilter, PathChange, Redirect, Rewrite
 from gwctl.routing.request import Request
 from gwctl.routing.rule import PathKey
 
@@ -102,3 +110,130 @@ def test_change_headers(change: HeaderFilter, headers: list[tuple[str, str]]) ->
 
 def test_a_location_keeps_escapes_and_encodes_what_a_uri_cannot_hold() -> None:
     assert uri_path("/a%20b/é x?;%zz") == "/a%20b/%C3%A9%20x%3F;%25zz"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "origin", "fits"),
+    [
+        ("*", "https://a.test", True),
+        ("*", "null", True),
+        ("https://a.test", "https://a.test", True),
+        ("https://a.test", "HTTPS://A.test", True),
+        ("https://a.test", "http://a.test", False),
+        ("https://a.test", "https://x.a.test", False),
+        ("https://a.test", "https://a.test.org", False),
+        ("https://a.test", "null", False),
+        # "if not included, port 80 is assumed for http scheme origins, and port 443 for https origins"
+        ("https://a.test", "https://a.test:443", True),
+        ("http://a.test:80", "http://a.test", True),
+        ("https://a.test", "https://a.test:8443", False),
+        ("https://a.test:8443", "https://a.test:8443", True),
+        # "* is a greedy match to the left, including any number of DNS labels"
+        ("https://*.a.test", "https://x.a.test", True),
+        ("https://*.a.test", "https://y.x.a.test", True),
+        ("https://*.a.test", "https://a.test", False),
+        ("https://*.a.test", "https://.a.test", False),
+        ("https://*.a.test", "https://xa.test", False),
+        ("https://*.a.test", "https://x.a.test:8443", False),
+        # "A wildcard by itself matches all hosts"
+        ("https://*", "https://any.test", True),
+        ("https://*", "http://any.test", False),
+        ("https://*", "https://any.test:8443", False),
+        ("http://*:8080", "http://any.test:8080", True),
+        ("http://*", "http://[::1]", True),
+    ],
+)
+def test_origins(wanted: str, origin: str, fits: bool) -> None:
+    assert origin_fits(wanted, origin) is fits
+
+
+PREFLIGHT = {"origin": "https://a.test", "access-control-request-method": "PUT"}
+ASKING = {**PREFLIGHT, "access-control-request-headers": "x-one, x-two"}
+ALLOW = "access-control-allow"
+
+
+@pytest.mark.parametrize(
+    ("cors", "method", "sent", "answer"),
+    [
+        (Cors(("https://a.test",)), "GET", {"origin": "https://a.test"}, {f"{ALLOW}-origin": "https://a.test"}),
+        (Cors(("https://b.test",)), "GET", {"origin": "https://a.test"}, {}),
+        (Cors(("https://b.test",)), "OPTIONS", PREFLIGHT, {}),
+        (Cors(), "GET", {"origin": "https://a.test"}, {}),
+        (
+            Cors(("https://a.test",), True, ("GET", "PUT"), ("x-one", "x-two"), ("x-three", "x-four"), 3600),
+            "OPTIONS",
+            PREFLIGHT,
+            {
+                f"{ALLOW}-origin": "https://a.test",
+                f"{ALLOW}-credentials": "true",
+                f"{ALLOW}-methods": "GET, PUT",
+                f"{ALLOW}-headers": "x-one, x-two",
+                "access-control-max-age": "3600",
+                "access-control-expose-headers": "x-three, x-four",
+            },
+        ),
+        # "the gateway must not return * … it must return a single HTTP method", or what was asked for
+        (
+            Cors(("*",), True, ("*",), ("*",)),
+            "OPTIONS",
+            ASKING,
+            {
+                f"{ALLOW}-origin": "https://a.test",
+                f"{ALLOW}-credentials": "true",
+                f"{ALLOW}-methods": "PUT",
+                f"{ALLOW}-headers": "x-one, x-two",
+                "access-control-max-age": "5",
+            },
+        ),
+        (
+            Cors(("*",), False, ("*",), ("*",), ("*",)),
+            "OPTIONS",
+            ASKING,
+            {
+                f"{ALLOW}-origin": "*",
+                f"{ALLOW}-methods": "*",
+                f"{ALLOW}-headers": "*",
+                "access-control-max-age": "5",
+                "access-control-expose-headers": "*",
+            },
+        ),
+        # "If the Access-Control-Request-Headers header is not present … must omit"
+        (
+            Cors(("*",), True, ("*",), ("*",)),
+            "OPTIONS",
+            PREFLIGHT,
+            {
+                f"{ALLOW}-origin": "https://a.test",
+                f"{ALLOW}-credentials": "true",
+                f"{ALLOW}-methods": "PUT",
+                "access-control-max-age": "5",
+            },
+        ),
+        # an OPTIONS that asks for nothing is no preflight
+        (Cors(("*",), False, ("PUT",)), "OPTIONS", {"origin": "https://a.test"}, {f"{ALLOW}-origin": "*"}),
+        (
+            Cors(("*",), True, exposed=("*",)),
+            "GET",
+            {"origin": "https://a.test"},
+            {
+                f"{ALLOW}-origin": "https://a.test",
+                f"{ALLOW}-credentials": "true",
+                "access-control-expose-headers": "server, x-given",
+            },
+        ),
+    ],
+)
+def test_cors(cors: Cors, method: str, sent: dict[str, str], answer: dict[str, str]) -> None:
+    given = [("X-Given", "1"), ("Server", "s"), ("Content-Type", "t"), ("Access-Control-Allow-Origin", "backend")]
+    found = answer_cors(cors, Request(method, "a.test", "/", "", tuple(sent.items())), given)
+    assert found[:3] == [("x-given", "1"), ("server", "s"), ("content-type", "t")]
+    assert [header for header in found[3:] if header[0] == "vary"] == (
+        [] if cors.origins == ("*",) and not cors.credentials else [("vary", "Origin")]
+    )
+    assert {name: value for name, value in found[3:] if name != "vary"} == answer
+
+
+def test_a_request_without_origin_is_left_alone() -> None:
+    request, given = Request("GET", "a.test", "/"), [("access-control-allow-origin", "backend")]
+    assert answer_cors(Cors(("*",)), request, given) == given
+    assert answer_cors(Cors(("https://a.test",)), request, given) == [*given, ("vary", "Origin")]

@@ -68,6 +68,10 @@ def redirect(**fields: Any) -> Manifest:
     return rule(filters=[{"type": "RequestRedirect", "requestRedirect": fields}])
 
 
+def cors(**fields: Any) -> Manifest:
+    return rule(filters=[{"type": "CORS", "cors": fields}])
+
+
 def rewrite(**fields: Any) -> Manifest:
     return rule(filters=[{"type": "URLRewrite", "urlRewrite": fields}])
 
@@ -88,6 +92,7 @@ MATCH = "spec.rules[0].matches[0]"
 CHANGE = "spec.rules[0].filters[0].requestHeaderModifier"
 ANSWER = "spec.rules[0].filters[0].responseHeaderModifier"
 REDIRECT = "spec.rules[0].filters[0].requestRedirect"
+CORS = "spec.rules[0].filters[0].cors"
 REWRITE = "spec.rules[0].filters[0].urlRewrite"
 BACKEND = "spec.rules[0].backendRefs[0]"
 
@@ -166,6 +171,11 @@ FIELDS = {
         f"{ANSWER}.add[0].name", TOKEN, lambda text: answer(add=[{"name": text, "value": "x"}]), lambda _: get()
     ),
     "response header removed": Field(f"{ANSWER}.remove[0]", TOKEN, lambda text: answer(remove=[text]), lambda _: get()),
+    "origin": Field(f"{CORS}.allowOrigins[0]", TEXT, lambda text: cors(allowOrigins=[text]), lambda _: get()),
+    "allowed header": Field(f"{CORS}.allowHeaders[0]", TOKEN, lambda text: cors(allowHeaders=[text]), lambda _: get()),
+    "exposed header": Field(
+        f"{CORS}.exposeHeaders[0]", TOKEN, lambda text: cors(exposeHeaders=[text]), lambda _: get()
+    ),
     "hostname": Field("spec.hostnames[0]", TEXT, lambda text: http_route("r", [{}], (text,))),
     "section": Field(
         "spec.parentRefs[0]", TEXT, lambda text: http_route("r", [{}], (), ({"name": "gateway", "sectionName": text},))
