@@ -119,6 +119,7 @@ def _http(layout: Layout) -> Section:
         "http_request_timeout": 30 * _SECOND,
         "http_keep_alive_timeout": _MINUTE,
         "client_fin_timeout": 10 * _SECOND,
+        **_keepalive("cli"),
         "dontlognull": "enabled",
         "idle_close_on_response": "enabled",
         "log_format": _LOG_FORMAT,
@@ -134,6 +135,12 @@ def _http(layout: Layout) -> Section:
         "http_response_rule_list": [*grpc.note_answers(), *_expose_headers()],
         "http_after_response_rule_list": list(_change_response()),
     }
+
+
+def _keepalive(side: str) -> dict[str, Any]:
+    """Notice within 90 s that a silent peer is gone: streams and WebSockets may rightly be silent for an hour."""
+    timing = {"idle": _MINUTE, "intvl": 10 * _SECOND, "cnt": 3}
+    return {f"{side}tcpka": "enabled", **{f"{side}tcpka_{name}": value for name, value in timing.items()}}
 
 
 def _found(variable: str) -> str:
@@ -342,6 +349,7 @@ def _http_slot() -> Section:
         "http",
         server_timeout=_MINUTE,
         tunnel_timeout=60 * _MINUTE,
+        **_keepalive("srv"),
         forwardfor={"enabled": "enabled"},
         http_request_rule_list=[grpc.set_timeout("server"), *_set_timeouts()],
     )

@@ -40,3 +40,14 @@ def test_bodies_of_errors_have_no_space_or_quote_that_the_data_plane_api_would_s
     bodies = {rule["status"]: rule["return_content"] for rule in grpc.error_bodies()}
     assert bodies[503] == "%[var(txn.grpc,0),iif(,503%20Service%20Unavailable%0A),url_dec]"
     assert not any(character in body for body in bodies.values() for character in " \"'\\")
+
+
+def test_peers_that_are_gone_are_noticed_though_streams_may_be_silent() -> None:
+    for name, side in ((DEFAULTS_HTTP, "cli"), (DEFAULTS_HTTP_SLOT, "srv")):
+        found = {key: value for key, value in section(name).items() if key.startswith(f"{side}tcpka")}
+        assert found == {
+            f"{side}tcpka": "enabled",
+            f"{side}tcpka_idle": 60_000,
+            f"{side}tcpka_intvl": 10_000,
+            f"{side}tcpka_cnt": 3,
+        }
