@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
@@ -91,6 +91,12 @@ def make_authority(name: str, issuer: str = "") -> str:
     return _sign(builder, _make_key("ecdsa", issuer) if issuer else key)
 
 
+def make_odd_authority(name: str) -> str:
+    """Make the certificate of an authority with a key that gwctl takes in a chain and HAProxy does not."""
+    builder = _start(name, "root", dsa.generate_private_key(1024), 1, START, END)
+    return _sign(builder, _make_key("ecdsa", "root"))
+
+
 def weaken(certificate: str) -> str:
     """Make a certificate that is signed with RSA and SHA-256 claim SHA-1, which nothing can sign with any more."""
     der = x509.load_pem_x509_certificate(certificate.encode()).public_bytes(Encoding.DER)
@@ -98,7 +104,9 @@ def weaken(certificate: str) -> str:
     return x509.load_der_x509_certificate(weak).public_bytes(Encoding.PEM).decode()
 
 
-def _start(subject: str, issuer: str, key: Key, serial: int, start: datetime, end: datetime) -> x509.CertificateBuilder:
+def _start(
+    subject: str, issuer: str, key: Key | dsa.DSAPrivateKey, serial: int, start: datetime, end: datetime
+) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(_name(subject))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -30,10 +31,16 @@ class Response:
 
 
 class Connection:
-    """One kept-alive connection; it opens itself again after the server has closed it."""
+    """One kept-alive connection; it opens itself again after the server has closed it.
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+    With ``tls`` it names ``server_name`` in the handshake, or nothing when that is empty, and checks no certificate.
+    """
+
+    def __init__(
+        self, port: int, host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None, server_name: str = ""
+    ) -> None:
         self.address = (host, port)
+        self._tls = {"ssl": tls, "server_hostname": server_name or host} if tls is not None else {}
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def __aenter__(self) -> Self:
@@ -47,7 +54,7 @@ class Connection:
     async def send(self, request: Request) -> Response:
         """Send a request and read its response. Raises OSError or EOFError when the connection breaks."""
         if self._streams is None:
-            self._streams = await asyncio.open_connection(*self.address)
+            self._streams = await asyncio.open_connection(*self.address, **self._tls)  # type: ignore[arg-type]
         reader, writer = self._streams
         try:
             writer.write(_render(request))
@@ -58,6 +65,14 @@ class Connection:
         if response.headers.get("connection", "").lower() == "close":
             await self.close()
         return response
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The certificate that the server has shown, None while there is no connection."""
+        if self._streams is None:
+            return None
+        shown: bytes | None = self._streams[1].get_extra_info("ssl_object").getpeercert(binary_form=True)
+        return shown
 
     async def close(self) -> None:
         """Close the connection."""

@@ -104,6 +104,12 @@ def listener(name: str, port: int, hostname: str = "", protocol: str = "HTTP", *
     }
 
 
+def https_listener(name: str, port: int, *secrets: str, hostname: str = "", **more: Any) -> Manifest:
+    """A listener that terminates TLS with certificates of Secrets."""
+    tls = {"certificateRefs": [{"name": secret} for secret in secrets]}
+    return listener(name, port, hostname, "HTTPS", tls=tls, **more)
+
+
 def http_route(
     name: str,
     rules: list[Manifest],

@@ -6,7 +6,7 @@ and with ``--live`` the rows that HAProxy has; where they say something else, th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,10 @@ from gwctl.haproxy.state import SectionKey, SectionKind, Servers, State
 from gwctl.haproxy.table import ERROR_TARGET
 from gwctl.routing.effect import redirect_location
 from gwctl.routing.filter import Filters, Redirect
-from gwctl.routing.matcher import find_rule, match_fits, method_fits, path_fits
+from gwctl.routing.matcher import Verdict, find_rule, match_fits, method_fits, path_fits
 from gwctl.routing.request import Request
 from gwctl.routing.rule import Candidate, Match, PathKey, Rule, ValueMatch
-from gwctl.routing.virtualhost import Frontend, FrontendKey, Routing, VirtualHost
+from gwctl.routing.virtualhost import ANY_HOST, Frontend, FrontendKey, Routing, Scheme, VirtualHost
 from gwctl.runtime.pipeline import Pipeline
 
 _INDENT = " " * 13
@@ -77,7 +77,7 @@ class _Explanation:
     def __init__(self, pipeline: Pipeline, target: Target, show_all: bool, actual: State | None) -> None:
         self.pipeline = pipeline
         self.routing = pipeline.routing
-        self.port, self.request = target
+        self.port, self.request, self.tls, self.server_name = target
         self.show_all = show_all
         self.expected = build_state(pipeline.routing, pipeline.tables, NOTHING, LAYOUT, Pools()).state
         self.actual = actual
@@ -105,8 +105,14 @@ class _Explanation:
         if frontend.mode == "tcp":
             yield from self._explain_connection(key, frontend, name)
             return
+        if self.tls != frontend.terminates:
+            word = "TLS" if frontend.terminates else "no TLS"
+            yield _line("then", f"refused: the port speaks {word}, so the URL begins with {frontend.scheme}://")
+            return
         expected = look_up(self.expected.tables, name, self.request)
         verdict = find_rule(self.routing, key, self.request)
+        if frontend.terminates and not (yield from self._explain_tls(frontend, verdict)):
+            return
         if verdict.host is None:
             yield _line("listener", f"none for the host {shown(self.request.hostname) or '(none)'}")
             yield _line("then", self._error(404, []))
@@ -136,6 +142,22 @@ class _Explanation:
             yield _line("rule", rule.name)
             yield from self._explain_backends(rule, "connections are closed")
         yield from self._compare(frontend, expected, rule)
+
+    def _explain_tls(self, frontend: Frontend, verdict: Verdict) -> Generator[str, None, bool]:
+        """Explain the handshake, and whether the listener that it finds is the one of the request's host."""
+        asked = self.server_name or "no name"
+        meant = frontend.owner(self.server_name or ANY_HOST)
+        certificates = self.routing.certificates.get(meant, ()) if meant is not None else ()
+        if meant is None or not certificates:
+            why = f"{asked} is no listener's" if meant is None else f"listener {meant.listener} has no certificate"
+            yield _line("then", f"the handshake is refused: {why}")
+            return False
+        yield _line("certificate", ", ".join(str(item.secret) for item in certificates))
+        if verdict.host is not None and verdict.host.listener != meant:
+            other = verdict.host.listener.listener
+            yield _line("then", f"421: the handshake was for listener {meant.listener}, the host is one of {other}")
+            return False
+        return True
 
     def _explain_host(self, host: VirtualHost, frontend: Frontend) -> Iterator[str]:
         node = next(node for node in frontend.listeners if node.key == host.listener)
@@ -203,7 +225,8 @@ class _Explanation:
                     yield _line(title, f"  {what}: {change}")
 
     def _redirect(self, redirect: Redirect, candidate: Candidate) -> str:
-        location = redirect_location(redirect, candidate.match.path, self.request, self.port)
+        scheme: Scheme = "https" if self.tls else "http"
+        location = redirect_location(redirect, candidate.match.path, self.request, self.port, scheme)
         return f"{redirect.status} to {shown(location)}"
 
     def _endpoints(self, service: ServicePort, rule: Rule) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -12,14 +13,16 @@ import click
 from gwctl.routing.request import Request
 
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_DEFAULT_PORTS = {"http": 80}
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Target(NamedTuple):
-    """A request and the port it goes to."""
+    """A request and the port it goes to; ``tls``: in a connection that names the URL's host in its handshake."""
 
     port: int
     request: Request
+    tls: bool = False
+    server_name: str = ""
 
 
 def read_request(method: str, url: str, headers: Iterable[str]) -> Target:
@@ -33,8 +36,8 @@ def read_request(method: str, url: str, headers: Iterable[str]) -> Target:
         port = parts.port
     except ValueError as error:
         raise click.UsageError(f"{url} is no URL: {error}") from None
-    if parts.scheme != "http" or not parts.hostname:
-        raise click.UsageError(f"{url} is not of the form http://HOST[:PORT]/PATH")
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+        raise click.UsageError(f"{url} is not of the form http[s]://HOST[:PORT]/PATH")
     if "@" in parts.netloc:
         raise click.UsageError("a user in the URL is not supported: give -H 'Authorization: …'")
     sent = [_read_header(header) for header in headers]
@@ -42,7 +45,17 @@ def read_request(method: str, url: str, headers: Iterable[str]) -> Target:
     host = hosts[-1] if hosts else _sent(parts.netloc)
     others = ((name, value) for name, value in sent if name.lower() != "host")
     request = Request(method, host, _sent(parts.path) or "/", _sent(parts.query), (("Host", host), *others))
-    return Target(port or _DEFAULT_PORTS[parts.scheme], request)
+    tls = parts.scheme == "https"
+    return Target(port or _DEFAULT_PORTS[parts.scheme], request, tls, _server_name(parts.hostname) if tls else "")
+
+
+def _server_name(host: str) -> str:
+    """Give the name that a handshake has for a host: none for an address (RFC 6066, section 3)."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host.lower()
+    return ""
 
 
 def _read_header(text: str) -> tuple[str, str]:

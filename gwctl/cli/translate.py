@@ -42,7 +42,7 @@ def translate(manifests: Path, output: str, stage: str, config_file: Path | None
     \b
     graph    which route attaches where, which reference is allowed, and every problem
     routes   the hosts of each frontend, and the rules of each path in the order of precedence
-    haproxy  sections, rows of tables and servers, as for a HAProxy that has nothing yet
+    haproxy  sections, rows of tables, servers and crt-lists, as for a HAProxy that has nothing yet
     """
     config = read_config(config_file, flags)
     pipeline = read_pipeline(manifests, config.gateway_controller_name).pipeline
@@ -72,5 +72,9 @@ def translate_to_haproxy(pipeline: Pipeline, pools: Pools, layout: Layout = LAYO
         "unused_slots": to_plain(unused),
         "tables": {table.value: to_plain(rows) for table, rows in state.tables.items() if rows},
         "servers": to_plain(state.servers),
+        "crt_lists": {
+            name: [" ".join((entry.certificate, *entry.filters)) for entry in sorted(entries)]
+            for name, entries in sorted(state.crt_lists.items())
+        },
         "lua": state.lua,
     }

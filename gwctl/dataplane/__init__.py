@@ -6,14 +6,18 @@ DataPlaneError
 ├── Refused             the API refused a call
 │   ├── NotFound        what the call names is not there
 │   └── AlreadyExists   what the call would add is there
+├── CertificateRefused  HAProxy does not take a certificate
 ├── ReloadFailed        HAProxy did not load a configuration that the API had accepted
+├── ForeignLua, ForeignPath  somebody else's setting is where gwctl's must be
 └── UnsupportedVersion  HAProxy or the Data Plane API is too old
 """
 
 from gwctl.dataplane.error import (
     AlreadyExists,
+    CertificateRefused,
     DataPlaneError,
     ForeignLua,
+    ForeignPath,
     NotFound,
     Refused,
     ReloadFailed,
@@ -24,8 +28,10 @@ from gwctl.dataplane.error import (
 
 __all__ = [
     "AlreadyExists",
+    "CertificateRefused",
     "DataPlaneError",
     "ForeignLua",
+    "ForeignPath",
     "NotFound",
     "Refused",
     "ReloadFailed",

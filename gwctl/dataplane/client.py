@@ -14,8 +14,9 @@ from typing import Any, Literal, Self, TypeVar
 import httpx
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from gwctl.dataplane.error import AlreadyExists, NotFound, Refused, Unavailable, VersionConflict
-from gwctl.haproxy.state import Section, SectionKey, SectionKind
+from gwctl.api.sensitive import Sensitive
+from gwctl.dataplane.error import AlreadyExists, NotFound, Refused, Unavailable, VersionConflict, redact_parts
+from gwctl.haproxy.state import CrtEntry, Section, SectionKey, SectionKind
 
 Json = Any
 T = TypeVar("T")
@@ -183,7 +184,31 @@ class Client:
         """Add a file of general use; give its path."""
         return await self._upload("/services/haproxy/storage/general", name, text)
 
-    async def stored(self, kind: Literal["maps", "general"]) -> dict[str, str]:
+    async def replace_general(self, name: str, text: str) -> None:
+        """Replace a file of general use, which changes nothing at runtime."""
+        path = "/services/haproxy/storage/general/{name}"
+        files = {"file_upload": (name, text.encode(), "text/plain")}
+        await self._send("PUT", path, {"skip_reload": "true"}, name=name, files=files)
+
+    async def stored_general(self, name: str) -> str:
+        """Give the text of a file of general use."""
+        return (await self._send("GET", "/services/haproxy/storage/general/{name}", name=name)).text
+
+    async def store_certificate(self, name: str, pem: Sensitive) -> str:
+        """Add a certificate's file, which changes nothing at runtime; give its path."""
+        path = "/services/haproxy/storage/ssl_certificates"
+        response = await self._send_certificate("POST", path, name, pem, {"skip_reload": "true"})
+        return _understand(response, lambda body: str(body["file"]))
+
+    async def delete_stored_certificate(self, name: str) -> None:
+        """Delete a certificate's file; one that is gone is no error."""
+        path = "/services/haproxy/storage/ssl_certificates/{name}"
+        try:
+            await self._send("DELETE", path, {"skip_reload": "true"}, name=name)
+        except NotFound:
+            return
+
+    async def stored(self, kind: Literal["maps", "general", "ssl_certificates"]) -> dict[str, str]:
         """Give the stored files of a kind: name to path."""
         items = await self._get(f"/services/haproxy/storage/{kind}")
         return {str(item["storage_name"]): str(item["file"]) for item in items or ()}
@@ -259,10 +284,61 @@ class Client:
         except NotFound:
             return
 
+    # Runtime: certificates
+
+    async def certificates(self) -> list[str]:
+        """Give the names of all certificates that HAProxy holds, those without content included."""
+        items = await self._get("/services/haproxy/runtime/ssl_certs")
+        return [str(item["storage_name"]) for item in items or ()]
+
+    async def certificate(self, name: str) -> dict[str, Json] | None:
+        """Describe a certificate that HAProxy holds, None where it holds none of that name."""
+        try:
+            return dict(await self._get("/services/haproxy/runtime/ssl_certs/{name}", name=name))
+        except NotFound:
+            return None
+
+    async def add_certificate(self, name: str, pem: Sensitive) -> None:
+        """Give HAProxy a certificate. One that is there already is refused, as is content that it does not take."""
+        await self._send_certificate("POST", "/services/haproxy/runtime/ssl_certs", name, pem)
+
+    async def replace_certificate(self, name: str, pem: Sensitive) -> None:
+        """Replace what a certificate of HAProxy holds."""
+        await self._send_certificate("PUT", "/services/haproxy/runtime/ssl_certs/{name}", name, pem)
+
+    async def delete_certificate(self, name: str) -> None:
+        """Take a certificate from HAProxy's memory, which it refuses while an entry names it."""
+        await self._send("DELETE", "/services/haproxy/runtime/ssl_certs/{name}", name=name)
+
+    async def crt_list(self, path: str) -> list[tuple[int, CrtEntry]]:
+        """Give the entries of a crt-list, each with the number of its line."""
+        entries = await self._get("/services/haproxy/runtime/ssl_crt_lists/entries", {"name": path})
+        return [
+            (int(item["line_number"]), CrtEntry(str(item["file"]), tuple(sorted(item.get("sni_filter") or ()))))
+            for item in entries or ()
+        ]
+
+    async def add_entry(self, path: str, entry: CrtEntry) -> None:
+        """Add an entry to a crt-list."""
+        body = {"file": entry.certificate, "sni_filter": list(entry.filters)}
+        await self._send("POST", "/services/haproxy/runtime/ssl_crt_lists/entries", {"name": path}, json=body)
+
+    async def delete_entry(self, path: str, certificate: str, line: int) -> None:
+        """Delete an entry of a crt-list by its line."""
+        parameters = {"name": path, "cert_file": certificate, "line_number": str(line)}
+        await self._send("DELETE", "/services/haproxy/runtime/ssl_crt_lists/entries", parameters)
+
+    async def _send_certificate(
+        self, method: str, path: str, name: str, pem: Sensitive, parameters: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        """Upload a certificate with its key. Of what the API says about it nothing is told that was sent."""
+        files = {"file_upload": (name, pem.reveal().encode(), "text/plain")}
+        return await self._send(method, path, parameters, name=name, sent=pem, files=files)
+
     # Transport
 
-    async def _get(self, path: str, parameters: Mapping[str, str] | None = None) -> Json:
-        return _understand(await self._send("GET", path, parameters), lambda body: body)
+    async def _get(self, path: str, parameters: Mapping[str, str] | None = None, *, name: str = "") -> Json:
+        return _understand(await self._send("GET", path, parameters, name=name), lambda body: body)
 
     async def _send(
         self,
@@ -272,6 +348,7 @@ class Client:
         *,
         name: str = "",
         key: str = "",
+        sent: Sensitive | None = None,
         **content: Any,
     ) -> httpx.Response:
         url = path.format(name=_escape(name), key=_escape(key))
@@ -283,7 +360,7 @@ class Client:
         self._observer(method, path, response.status_code)
         if response.is_success:
             return response
-        raise _error(method, path, response)
+        raise _error(method, path, response, sent)
 
     @retry(
         retry=retry_if_exception_type(httpx.ConnectError),
@@ -303,11 +380,13 @@ def _understand(response: httpx.Response, take: Callable[[Json], T]) -> T:
         raise Unavailable(f"the Data Plane API's answer is not what was asked for: {type(error).__name__}") from None
 
 
-def _error(method: str, path: str, response: httpx.Response) -> Exception:
+def _error(method: str, path: str, response: httpx.Response, sent: Sensitive | None) -> Exception:
     try:
         message = str(response.json().get("message", ""))
     except (ValueError, AttributeError):
         message = response.reason_phrase
+    if sent is not None:
+        message = redact_parts(message, sent)
     if response.status_code == httpx.codes.NOT_FOUND:
         return NotFound(method, path, response.status_code, message)
     if response.status_code in (httpx.codes.NOT_ACCEPTABLE, httpx.codes.CONFLICT):

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 
+from gwctl.api.sensitive import REDACTED, Sensitive
+
 _PEM = re.compile(r"-----BEGIN.*?(-----END[^-]*-----|$)", re.DOTALL)
+_BASE64 = re.compile(r"[A-Za-z0-9+/=]{12,}")
+_LINE = 40
 _LONGEST_MESSAGE = 300
 
 
@@ -43,6 +47,15 @@ class AlreadyExists(Refused):
     """What the call would add is there."""
 
 
+class CertificateRefused(DataPlaneError):
+    """HAProxy does not take a certificate. Others are taken."""
+
+    def __init__(self, certificate: str, reason: str) -> None:
+        self.certificate = certificate
+        self.reason = reason
+        super().__init__(f"HAProxy does not take {certificate}: {reason}")
+
+
 class ReloadFailed(DataPlaneError):
     """HAProxy did not load the new configuration; the Data Plane API has put the last good one back."""
 
@@ -51,10 +64,25 @@ class ForeignLua(DataPlaneError):
     """The one place in HAProxy's configuration for Lua per thread is taken by somebody else's file."""
 
 
+class ForeignPath(DataPlaneError):
+    """HAProxy's configuration says of its own where certificates are looked for, and gwctl's would not be found."""
+
+
 class UnsupportedVersion(DataPlaneError):
     """HAProxy or the Data Plane API is older than what gwctl stands on."""
 
 
 def redact(message: str) -> str:
-    """Take PEM blocks out of a message (error bodies repeat commands, private keys included) and shorten it."""
-    return _PEM.sub("[redacted]", message)[:_LONGEST_MESSAGE]
+    """Take PEM blocks out of a message, since error bodies repeat commands, private keys included, and shorten it."""
+    return _PEM.sub(REDACTED, message)[:_LONGEST_MESSAGE]
+
+
+def redact_parts(message: str, sent: Sensitive) -> str:
+    """Take out of a message what may be a part of a PEM that was sent, even without what begins and ends a block."""
+    whole = "".join(sent.reveal().split())
+
+    def hide(match: re.Match[str]) -> str:
+        text = match[0]
+        return REDACTED if len(text) >= _LINE or text in whole else text
+
+    return _BASE64.sub(hide, _PEM.sub(REDACTED, message))

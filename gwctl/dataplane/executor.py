@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
+from gwctl.dataplane.certificates import CertificateOperation, Certificates
 from gwctl.dataplane.client import Client
 from gwctl.dataplane.error import (
     AlreadyExists,
@@ -29,7 +30,7 @@ from gwctl.dataplane.reader import EMPTY_MAP, parse_servers, read_table
 from gwctl.haproxy.desired import is_pool_slot
 from gwctl.haproxy.names import Table
 from gwctl.haproxy.plan import Operation, RemoveRow, RemoveServer, SetRow, SetServer, Transaction
-from gwctl.haproxy.program import Layout, is_lua, lua_name, lua_text
+from gwctl.haproxy.program import Layout, is_lua, lua_name, lua_text, needs_certificates
 from gwctl.haproxy.state import Section, SectionKey, SectionKind, Server, State
 
 BULK_ROWS = 200
@@ -64,6 +65,7 @@ class Executor:
 
     def __init__(self, client: Client, layout: Layout) -> None:
         self._client = client
+        self._certificates = Certificates(client, layout)
         self.layout = layout
 
     async def apply_operations(self, operations: tuple[Operation, ...], actual: State) -> tuple[Mismatch, ...]:
@@ -73,11 +75,11 @@ class Executor:
             first = phase[0]
             if isinstance(first, SetRow) and len(phase) >= BULK_ROWS and await self._replace_table(phase, actual):
                 continue
-            if isinstance(first, SetRow | RemoveRow):
+            if isinstance(first, SetServer | RemoveServer):
+                await _in_parallel(self._apply(operation) for operation in phase)
+            else:
                 for operation in phase:
                     await self._apply(operation)
-            else:
-                await _in_parallel(self._apply(operation) for operation in phase)
         return await self._read_back(operations)
 
     async def _apply(self, operation: Operation) -> None:
@@ -90,6 +92,8 @@ class Executor:
                 await self._set_server(slot, name, server, existing)
             case RemoveServer(slot, name):
                 await self._client.change_server(slot, name, {"admin_state": "maint"})
+            case _:
+                await self._certificates.apply(operation)
 
     async def _set_row(self, table: Table, key: str, value: str, existing: bool) -> None:
         if not existing:
@@ -128,6 +132,7 @@ class Executor:
     async def _read_back(self, operations: Iterable[Operation]) -> tuple[Mismatch, ...]:
         rows: dict[Table, dict[str, str | None]] = {}
         servers: dict[str, dict[str, Server | None]] = {}
+        certificates: list[CertificateOperation] = []
         for operation in operations:
             match operation:
                 case SetRow(table, key, value):
@@ -138,12 +143,18 @@ class Executor:
                     servers.setdefault(slot, {})[name] = server
                 case RemoveServer(slot, name):
                     servers.setdefault(slot, {})[name] = None
+                case _:
+                    certificates.append(operation)
         checks = [
+            self._check_certificates(certificates),
             *(self._check_rows(table, wanted) for table, wanted in rows.items()),
             *(self._check_servers(slot, wanted) for slot, wanted in servers.items()),
         ]
         found = await _in_parallel(checks)
         return tuple(mismatch for mismatches in found for mismatch in mismatches)
+
+    async def _check_certificates(self, operations: list[CertificateOperation]) -> list[Mismatch]:
+        return [Mismatch(what) for what in await self._certificates.find_mismatches(operations)]
 
     async def _check_rows(self, table: Table, wanted: Mapping[str, str | None]) -> list[Mismatch]:
         there: Mapping[str, str | None]
@@ -179,6 +190,7 @@ class Executor:
         changing it.
         """
         await self._store_tables(transaction.state)
+        await self._certificates.store(transaction.state)
         name = lua_name(self.layout)
         if name not in await self._client.stored("general"):
             await self._client.store_general(name, lua_text(self.layout))
@@ -194,6 +206,9 @@ class Executor:
         The surprising fact: servers reach the file without a reload by way of a transaction that is never committed.
         """
         await self._store_tables(state)
+        await self._certificates.store(state)
+        if state.crt_lists:
+            await self._certificates.delete_stale(state)
         version = await self._client.configuration_version()
         transaction = Transaction((), (), state)
         existing = {
@@ -234,7 +249,7 @@ class Executor:
     async def _commit(self, transaction: Transaction) -> str | None:
         identifier = await self._client.begin(await self._client.configuration_version())
         try:
-            await self._load_lua(identifier)
+            await self._prepare_global(identifier, transaction.state)
             existing: dict[SectionKey, Section] = {}
             for kind in SectionKind:
                 for section in await self._client.sections(kind, identifier):
@@ -255,19 +270,26 @@ class Executor:
         except DataPlaneError:
             return
 
-    async def _load_lua(self, identifier: str) -> None:
-        section = await self._client.global_section(identifier)
+    async def _prepare_global(self, identifier: str, state: State) -> None:
+        before = section = await self._client.global_section(identifier)
+        section = self._load_lua(section)
+        if any(map(needs_certificates, state.sections.values())):
+            section = await self._certificates.prepare_global(section)
+        if section is not before:
+            await self._client.replace_global(section, identifier)
+
+    def _load_lua(self, section: dict[str, Any]) -> dict[str, Any]:
         path = f"{self.layout.general}/{lua_name(self.layout)}"
         options = dict(section.get("lua_options") or {})
         tuning = dict(section.get("tune_lua_options") or {})
         loaded = str(options.get("load_per_thread", "")).rpartition("/")[2]
         if loaded and not is_lua(loaded):
             raise ForeignLua(f"HAProxy's global section already loads {loaded} with lua-load-per-thread: use lua-load")
-        if options.get("load_per_thread") != path:
-            options["load_per_thread"] = path
-            tuning.setdefault("bool_sample_conversion", "normal")
-            changed = {**section, "lua_options": options, "tune_lua_options": tuning}
-            await self._client.replace_global(changed, identifier)
+        if options.get("load_per_thread") == path:
+            return section
+        options["load_per_thread"] = path
+        tuning.setdefault("bool_sample_conversion", "normal")
+        return {**section, "lua_options": options, "tune_lua_options": tuning}
 
     async def _wait_for_reload(self, reload: str) -> None:
         deadline = asyncio.get_running_loop().time() + _RELOAD_SECONDS
@@ -289,8 +311,8 @@ def _phase(operation: Operation) -> tuple[str, str]:
             return type(operation).__name__, table
         case SetServer(server=server):
             return "SetServer", "ready" if server.state == "ready" else "stopping"
-        case RemoveServer():
-            return "RemoveServer", ""
+        case _:
+            return type(operation).__name__, ""
 
 
 def _sections_to_write(

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from gwctl.dataplane.client import Client, Json
 from gwctl.dataplane.error import NotFound
 from gwctl.haproxy.desired import is_pool_slot
-from gwctl.haproxy.names import Table, is_ours
+from gwctl.haproxy.names import Table, is_certificate, is_ours
 from gwctl.haproxy.program import Layout, is_lua
-from gwctl.haproxy.state import AdminState, Section, SectionKey, SectionKind, Server, Servers, State, protocol_of
+from gwctl.haproxy.state import (
+    AdminState,
+    CrtList,
+    Section,
+    SectionKey,
+    SectionKind,
+    Server,
+    Servers,
+    State,
+    protocol_of,
+)
 
 
 async def read_layout(client: Client) -> Layout:
@@ -28,7 +38,7 @@ _MARKER_TEXT = "This directory holds files of gwctl.\n"
 
 
 async def read_state(client: Client) -> State:
-    """Read all that is gwctl's: sections, tables and servers."""
+    """Read all that is gwctl's: sections, tables, servers, certificates and crt-lists."""
     sections: dict[SectionKey, Section] = {}
     for kind in SectionKind:
         for section in await client.sections(kind):
@@ -38,7 +48,31 @@ async def read_state(client: Client) -> State:
     slots = [key.name for key in sections if is_pool_slot(key)]
     tables = {table: dict(await read_table(client, table)) for table in Table}
     servers = {slot: await read_servers(client, slot) for slot in slots}
-    return State(sections, tables, {slot: there for slot, there in servers.items() if there}, await read_lua(client))
+    lists = {path.rpartition("/")[2]: await read_crt_list(client, path) for path in _crt_lists(sections.values())}
+    return State(
+        sections,
+        tables,
+        {slot: there for slot, there in servers.items() if there},
+        await read_lua(client),
+        certificates=frozenset(filter(is_certificate, await client.certificates())) if lists else frozenset(),
+        crt_lists=lists,
+    )
+
+
+def _crt_lists(sections: Iterable[Section]) -> Iterator[str]:
+    """Yield the paths of the crt-lists that sections name."""
+    for section in sections:
+        paths = {str(bind["crt_list"]) for bind in (section.get("binds") or {}).values() if "crt_list" in bind}
+        yield from sorted(paths)
+
+
+async def read_crt_list(client: Client, path: str) -> CrtList:
+    """Read gwctl's entries of a crt-list. One that HAProxy has not loaded has none."""
+    try:
+        entries = await client.crt_list(path)
+    except NotFound:
+        return frozenset()
+    return frozenset(entry for _, entry in entries if is_certificate(entry.certificate))
 
 
 def without_servers(key: SectionKey, section: Section) -> Section:

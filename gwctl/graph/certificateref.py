@@ -7,7 +7,7 @@ namespaces; and a certificate that has expired is served as any other, because c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -58,20 +58,20 @@ def secrets_of(node: GatewayNode, snapshot: Snapshot) -> Iterator[Ref]:
 
 def check_validity(graph: Graph, now: float) -> tuple[Problem, ...]:
     """Find the certificates that are served and not valid at a time, given in seconds since 1970."""
-    found: dict[Ref, Problem] = {}
-    for certificate in {item for items in graph.certificates.values() for item in items}:
+    found: list[Problem] = []
+    for ref, certificate in sorted(served_secrets(graph).items()):
         if now > certificate.not_after:
             message = f"the certificate has expired on {_date(certificate.not_after)}; it is served all the same"
-            found[certificate.secret] = problem.certificate_not_valid(certificate.secret, message)
+            found.append(problem.certificate_not_valid(ref, message))
         elif now < certificate.not_before:
             message = f"the certificate is not valid before {_date(certificate.not_before)}; it is served all the same"
-            found[certificate.secret] = problem.certificate_not_valid(certificate.secret, message)
-    return tuple(found[ref] for ref in sorted(found))
+            found.append(problem.certificate_not_valid(ref, message))
+    return tuple(found)
 
 
-def served_secrets(certificates: Mapping[ListenerKey, Iterable[Certificate]]) -> dict[Ref, Certificate]:
-    """Give the certificates that are served, by their Secrets."""
-    return {item.secret: item for items in certificates.values() for item in items}
+def served_secrets(graph: Graph) -> dict[Ref, Certificate]:
+    """Give the certificates that listeners have, by their Secrets."""
+    return {item.secret: item for items in graph.certificates.values() for item in items}
 
 
 def _resolve(

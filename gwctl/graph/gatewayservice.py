@@ -32,10 +32,14 @@ class SlotRange(NamedTuple):
         return isinstance(port, int) and self.first <= port < self.first + self.limit
 
 
-SLOT_RANGES: Mapping[str, SlotRange] = {"http": SlotRange(20_001, 1_999), "tcp": SlotRange(30_001, 9_999)}
+SLOT_RANGES: Mapping[str, SlotRange] = {
+    "http": SlotRange(20_001, 1_999),
+    "https": SlotRange(22_001, 1_999),
+    "tcp": SlotRange(30_001, 9_999),
+}
 """The ports of listener slots by the mode of what listens there."""
 
-SLOT_MODES: Mapping[str, str] = {"HTTP": "http", "TCP": "tcp"}
+SLOT_MODES: Mapping[str, str] = {"HTTP": "http", "HTTPS": "https", "TCP": "tcp"}
 """The mode of slot that a listener's protocol needs."""
 
 

@@ -23,9 +23,10 @@ from gwctl.graph.validate import hostname_error
 from gwctl.snapshot import Snapshot
 
 # The protocols that we serve and the kinds of routes that each can take. Later issues extend it.
-SUPPORTED_KINDS: Mapping[str, tuple[str, ...]] = {"HTTP": ("HTTPRoute", "GRPCRoute"), "TCP": ("TCPRoute",)}
+_HTTP_KINDS = ("HTTPRoute", "GRPCRoute")
+SUPPORTED_KINDS: Mapping[str, tuple[str, ...]] = {"HTTP": _HTTP_KINDS, "HTTPS": _HTTP_KINDS, "TCP": ("TCPRoute",)}
 
-_NOT_YET = frozenset({"HTTPS", "TLS"})
+_NOT_YET = frozenset({"TLS"})
 # Protocols of one line can share a port when their host names differ.
 _SHARING = {"HTTP": "HTTP", "HTTPS": "TLS", "TLS": "TLS", "TCP": "TCP", "UDP": "UDP"}
 _OPERATORS = frozenset({"In", "NotIn", "Exists", "DoesNotExist"})
@@ -103,7 +104,7 @@ def _build_gateway(
         accepted = not refusals and not wrong
         if accepted:
             claims.add(ref, listener.port, bound)
-        found += notes + refusals
+        found += notes + refusals + _check_options(ref, index, listener)
         listeners.append(
             ListenerNode(
                 ListenerKey(ref.namespace, ref.name, listener.name),
@@ -121,6 +122,15 @@ def _build_gateway(
     if not accepted and not wrong:
         found.append(problem.listeners_not_valid(ref))
     return GatewayNode(ref, gateway, accepted, tuple(listeners), tuple(sorted(found, key=lambda item: item.order)))
+
+
+def _check_options(gateway: Ref, index: int, listener: Listener) -> list[Problem]:
+    return [
+        problem.unsupported_gateway_field(
+            gateway, f"spec.listeners[{index}].tls.options[{key}]", "options of TLS are not supported"
+        )
+        for key in sorted(listener.tls.options if listener.tls is not None else ())
+    ]
 
 
 def _tls_mode(listener: Listener) -> Literal["Terminate", "Passthrough"] | None:

@@ -92,6 +92,10 @@ def certificate_not_valid(secret: Ref, message: str) -> Problem:
     return Problem(secret, "data[tls.crt]", VALID, "CertificateNotValid", message)
 
 
+def certificate_refused(secret: Ref, message: str) -> Problem:
+    return Problem(secret, "data[tls.crt]", VALID, "CertificateRefused", f"HAProxy did not take it: {message}")
+
+
 # Routes and their parents
 
 

@@ -5,24 +5,36 @@ What HAProxy has is asked for two things only: how large its pools are and which
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from gwctl.graph.gatewayservice import SLOT_RANGES
 from gwctl.graph.node import Endpoint, ServicePort
-from gwctl.haproxy.names import Table, is_listener_slot, slot_mode, slot_name
+from gwctl.haproxy.crtlist import CrtLists, compile_crt_lists
+from gwctl.haproxy.names import Table, crt_list_name, is_listener_slot, slot_mode, slot_name
 from gwctl.haproxy.program import (
     Layout,
     frontend_section,
     listener_slot_section,
     lua_name,
+    needs_certificates,
     program_sections,
     slot_section,
 )
 from gwctl.haproxy.slot import MODES, allocate, size_listener_pools, size_pools
-from gwctl.haproxy.state import Protocol, Section, SectionKey, SectionKind, Server, Servers, State, server_name
+from gwctl.haproxy.state import (
+    CrtList,
+    Protocol,
+    Section,
+    SectionKey,
+    SectionKind,
+    Server,
+    Servers,
+    State,
+    server_name,
+)
 from gwctl.haproxy.table import Tables, service_protocol
-from gwctl.routing.virtualhost import Routing
+from gwctl.routing.virtualhost import Mode, Routing
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +48,12 @@ class Pools:
     tcp: int = 32
     http_listeners: int = 0
     tcp_listeners: int = 0
+    https_listeners: int = 0
+
+    @property
+    def listeners(self) -> Mapping[Mode, int]:
+        """Those of listeners by mode."""
+        return {"http": self.http_listeners, "https": self.https_listeners, "tcp": self.tcp_listeners}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +63,8 @@ class Desired:
     state: State
     routing: Routing
     sizes: Mapping[str, int]
-    listener_sizes: Mapping[str, int]
+    listener_sizes: Mapping[Mode, int]
+    refused: frozenset[str] = frozenset()
 
 
 def build_state(
@@ -55,8 +74,12 @@ def build_state(
     layout: Layout,
     pools: Pools,
     previous: Desired | None = None,
+    refused: frozenset[str] = frozenset(),
 ) -> Desired:
-    """Build the desired state; parts that ``previous`` has for the same input are taken from it."""
+    """Build the desired state; parts that ``previous`` has for the same input are taken from it.
+
+    ``refused``: the names of certificates that HAProxy did not take, which are left out.
+    """
     slots = (name for kind, name in actual.sections if kind is SectionKind.BACKENDS)
     held = actual.tables.get(Table.SERVICES, {})
     sizes = size_pools(slots, tables.services, held, {"http": pools.http, "tcp": pools.tcp})
@@ -74,9 +97,10 @@ def build_state(
         or _build_servers(routing.endpoints.get(tables.services[key], ()), service_protocol(key))
         for key, slot in allocation.items()
     }
-    listeners = {"http": pools.http_listeners, "tcp": pools.tcp_listeners}
     frontends = (name for kind, name in actual.sections if kind is SectionKind.FRONTENDS)
-    listener_sizes = size_listener_pools(frontends, (key.slot for key in routing.frontends if key.slot), listeners)
+    listener_sizes = size_listener_pools(
+        frontends, (key.slot for key in routing.frontends if key.slot), pools.listeners
+    )
     if (
         previous is not None
         and previous.routing.frontends is routing.frontends
@@ -86,7 +110,41 @@ def build_state(
     else:
         sections = _build_sections(routing, layout, sizes, listener_sizes)
     rows = {**tables.rows, Table.SERVICES: allocation}
-    return Desired(State(sections, rows, servers, lua_name(layout), tables.changes), routing, sizes, listener_sizes)
+    crt_lists = _build_crt_lists(sections, routing, refused, previous)
+    state = State(
+        sections,
+        rows,
+        servers,
+        lua_name(layout),
+        tables.changes,
+        frozenset(crt_lists.pems),
+        crt_lists.lists,
+        crt_lists.pems,
+    )
+    return Desired(state, routing, sizes, listener_sizes, refused)
+
+
+def _build_crt_lists(
+    sections: Mapping[SectionKey, Section], routing: Routing, refused: Collection[str], previous: Desired | None
+) -> CrtLists:
+    """Build the crt-list of every frontend that terminates TLS, used or not."""
+    if (
+        previous is not None
+        and previous.state.sections is sections
+        and previous.refused == refused
+        and previous.routing.certificates is routing.certificates
+        and all(
+            previous.routing.hosts.get(key) is routing.hosts[key]
+            for key, frontend in routing.frontends.items()
+            if frontend.terminates
+        )
+    ):
+        return CrtLists(previous.state.crt_lists, previous.state.pems)
+    found = compile_crt_lists(routing, refused)
+    lists: dict[str, CrtList] = {
+        crt_list_name(key.name): frozenset() for key, section in sections.items() if needs_certificates(section)
+    }
+    return CrtLists({**lists, **found.lists}, found.pems)
 
 
 def _servers_before(
@@ -101,13 +159,15 @@ def _servers_before(
 
 
 def _build_sections(
-    routing: Routing, layout: Layout, sizes: Mapping[str, int], listener_sizes: Mapping[str, int]
+    routing: Routing, layout: Layout, sizes: Mapping[str, int], listener_sizes: Mapping[Mode, int]
 ) -> Mapping[SectionKey, Section]:
     sections = program_sections(layout)
-    sections.update(frontend_section(frontend) for frontend in routing.frontends.values() if not frontend.slot)
+    own = (frontend for frontend in routing.frontends.values() if not frontend.slot)
+    sections.update(frontend_section(frontend, layout) for frontend in own)
+    for listener_mode, size in listener_sizes.items():
+        first = SLOT_RANGES[listener_mode].first
+        sections.update(listener_slot_section(listener_mode, first + number, layout) for number in range(size))
     for mode in MODES:
-        first = SLOT_RANGES[mode].first
-        sections.update(listener_slot_section(mode, first + number) for number in range(listener_sizes[mode]))
         sections.update(slot_section(slot_name(mode, number), mode) for number in range(1, sizes[mode] + 1))
     return sections
 

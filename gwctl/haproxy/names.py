@@ -5,11 +5,15 @@ Everything that gwctl makes begins with ``gwctl``; what does not is never touche
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
+
+from gwctl.haproxy.encoding import content_id
 
 PREFIX = "gwctl"
 
 DEFAULTS_HTTP = "gwctl-http"
+DEFAULTS_HTTPS = "gwctl-https"
 DEFAULTS_TCP = "gwctl-tcp"
 DEFAULTS_HTTP_SLOT = "gwctl-http-slot"
 DEFAULTS_TCP_SLOT = "gwctl-tcp-slot"
@@ -71,3 +75,34 @@ def slot_mode(name: str) -> str | None:
     if len(parts) == 3 and parts[0] == PREFIX and parts[1] in ("http", "tcp") and parts[2].isdigit():
         return parts[1]
     return None
+
+
+PLACEHOLDER = f"{PREFIX}-placeholder.pem"
+"""The file with the certificate that every crt-list begins with and that is never served: see ``program.py``."""
+
+_CERTIFICATE = re.compile(f"{PREFIX}-[0-9a-f]{{32}}\\.pem")
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+_LONGEST_FILE = 100
+
+
+def certificate_name(identity: str) -> str:
+    """Name a certificate in HAProxy, and its file, by its identity: what is in it never changes."""
+    return f"{PREFIX}-{identity}.pem"
+
+
+def is_certificate(name: str) -> bool:
+    """Tell whether a certificate of this name is gwctl's."""
+    return _CERTIFICATE.fullmatch(name) is not None
+
+
+def crt_list_name(frontend: str) -> str:
+    """Name the file of a frontend's crt-list, of such characters only as the Data Plane API leaves alone."""
+    safe = _UNSAFE.sub("-", frontend)
+    if safe != frontend or len(safe) > _LONGEST_FILE:
+        safe = f"{safe[:_LONGEST_FILE]}-{content_id(frontend)[:12]}"
+    return f"{safe}.crt-list"
+
+
+def is_crt_list(name: str) -> bool:
+    """Tell whether a file of this name is a crt-list of gwctl's."""
+    return name.startswith(f"{PREFIX}-") and name.endswith(".crt-list")

@@ -1,18 +1,19 @@
 """The difference between two states as a value: what to do, in which order.
 
-A `Plan` is sorted, printable and refusable. Its order is make before break: servers, then the rows that name them,
-then the rows that name those, and the removals the other way round. So every request, at every moment, meets a table
-whose references all lead somewhere.
+A `Plan` is sorted, printable and refusable. Its order is make before break: certificates, then the entries that serve
+them; servers, then the rows that name them, then the rows that name those; and the removals the other way round. So
+every request, at every moment, meets a table whose references all lead somewhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+from gwctl.api.sensitive import Sensitive
 from gwctl.haproxy.desired import is_pool_slot
 from gwctl.haproxy.names import Table
-from gwctl.haproxy.state import Section, SectionKey, SectionKind, Server, State
+from gwctl.haproxy.state import CrtEntry, Section, SectionKey, SectionKind, Server, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +65,57 @@ class RemoveRow:
         return f"- {self.table} {self.key}"
 
 
-Operation = SetServer | RemoveServer | SetRow | RemoveRow
+@dataclass(frozen=True, slots=True)
+class AddCertificate:
+    """Give HAProxy a certificate with its key; it serves it to nobody yet."""
+
+    name: str
+    pem: Sensitive = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"+ certificate {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveCertificate:
+    """Take a certificate that no entry names from HAProxy's memory."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"- certificate {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddEntry:
+    """Serve a certificate to names, from the next handshake on."""
+
+    crt_list: str
+    entry: CrtEntry
+
+    def __str__(self) -> str:
+        return f"+ {self.crt_list} {' '.join((self.entry.certificate, *self.entry.filters))}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveEntry:
+    """No longer serve a certificate to names. Connections that have it go on."""
+
+    crt_list: str
+    entry: CrtEntry
+
+    def __str__(self) -> str:
+        return f"- {self.crt_list} {' '.join((self.entry.certificate, *self.entry.filters))}"
+
+
+Operation = SetServer | RemoveServer | SetRow | RemoveRow | AddCertificate | RemoveCertificate | AddEntry | RemoveEntry
 
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
     """A change of the configuration: one commit, one reload. ``reasons`` say why, for people and for the metric.
 
-    What HAProxy loads when it reloads is ``state``: tables from their files, servers from the sections.
+    What HAProxy loads when it reloads is ``state``: tables and certificates from files, servers from the sections.
     """
 
     sections: tuple[tuple[SectionKey, Section | None], ...]
@@ -87,7 +131,8 @@ class Transaction:
 class Plan:
     """What makes one state of another: operations first, then the transaction.
 
-    A transaction that the rows depend on stands alone: what HAProxy then loads is the whole desired state.
+    A transaction that the rows depend on stands alone: what HAProxy then loads is the whole desired state, but for
+    certificates that it does not hold yet, since one that it does not take would keep it from loading anything.
     """
 
     operations: tuple[Operation, ...] = ()
@@ -122,8 +167,19 @@ def diff(desired: State, actual: State) -> Plan:
     """Give the plan that makes ``desired`` of ``actual``; it is empty when they are equal."""
     transaction = _diff_sections(desired, actual)
     if transaction is not None and not _is_growth(transaction):
-        return Plan((), transaction)
+        return Plan((), replace(transaction, state=_without_new_certificates(desired, actual)))
     return Plan(tuple(_diff_runtime(desired, actual)), transaction)
+
+
+def _without_new_certificates(desired: State, actual: State) -> State:
+    known = {entry.certificate for entries in actual.crt_lists.values() for entry in entries}
+    if desired.certificates <= known:
+        return desired
+    lists = {
+        name: frozenset(entry for entry in entries if entry.certificate in known)
+        for name, entries in desired.crt_lists.items()
+    }
+    return replace(desired, certificates=desired.certificates & known, crt_lists=lists)
 
 
 def _is_growth(transaction: Transaction) -> bool:
@@ -175,6 +231,7 @@ def _reason(key: SectionKey, exists: bool) -> str:
 
 
 def _diff_runtime(desired: State, actual: State) -> Iterator[Operation]:
+    yield from _add_certificates(desired, actual)
     removals = list(_remove_servers(desired, actual))
     named = set(actual.tables.get(Table.SERVICES, {}).values()) if removals else set()
     # What a plan that broke off has left in a free slot must not meet requests of the Service that comes.
@@ -192,6 +249,23 @@ def _diff_runtime(desired: State, actual: State) -> Iterator[Operation]:
             if key not in wanted:
                 yield RemoveRow(table, key)
     yield from (removal for removal in removals if removal.slot in named)
+    yield from _remove_certificates(desired, actual)
+
+
+def _add_certificates(desired: State, actual: State) -> Iterator[Operation]:
+    for name in sorted(desired.certificates - actual.certificates):
+        yield AddCertificate(name, desired.pems[name])
+    for crt_list in sorted(desired.crt_lists):
+        for entry in sorted(desired.crt_lists[crt_list] - actual.crt_lists.get(crt_list, frozenset())):
+            yield AddEntry(crt_list, entry)
+
+
+def _remove_certificates(desired: State, actual: State) -> Iterator[Operation]:
+    for crt_list in sorted(actual.crt_lists):
+        for entry in sorted(actual.crt_lists[crt_list] - desired.crt_lists.get(crt_list, frozenset())):
+            yield RemoveEntry(crt_list, entry)
+    for name in sorted(actual.certificates - desired.certificates):
+        yield RemoveCertificate(name)
 
 
 def _differing_keys(table: Table, desired: State, actual: State) -> list[str]:

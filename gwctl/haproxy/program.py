@@ -6,7 +6,7 @@ never changes while gwctl of one version runs; all that changes is rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -17,20 +17,30 @@ from gwctl.haproxy.encoding import SLASH, content_id, encode_header_names
 from gwctl.haproxy.names import (
     DEFAULTS_HTTP,
     DEFAULTS_HTTP_SLOT,
+    DEFAULTS_HTTPS,
     DEFAULTS_TCP,
     DEFAULTS_TCP_SLOT,
+    PLACEHOLDER,
     PREFIX,
     Table,
+    crt_list_name,
     frontend_name,
     listener_slot_name,
 )
-from gwctl.haproxy.state import Section, SectionKey, SectionKind
+from gwctl.haproxy.state import CrtEntry, Section, SectionKey, SectionKind
 from gwctl.haproxy.table import CONNECT_TIMEOUT
 from gwctl.routing.effect import CORS_HEADERS
-from gwctl.routing.virtualhost import Frontend
+from gwctl.routing.virtualhost import Frontend, Mode
 
 PATH_BYTES = 1_100
 """How much of a request's path is looked up: a rule's has at most 1,024, and HAProxy cannot encode long ones."""
+
+_CIPHERS = ":".join(
+    f"ECDHE-{key}-{cipher}"
+    for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+    for key in ("ECDSA", "RSA")
+)
+_CIPHERSUITES = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 
 _LUA = files(__package__).joinpath("gwctl.lua").read_text(encoding="utf-8")
 
@@ -57,6 +67,10 @@ class Layout:
         """Give the path of a table's file, by which the program names it."""
         return f"{self.maps}/{table}"
 
+    def crt_list(self, name: str) -> str:
+        """Give the path of a crt-list, by which HAProxy knows it."""
+        return f"{self.general}/{name}"
+
 
 def lua_text(layout: Layout) -> str:
     """Give the Lua part of the program, bound to the tables' files."""
@@ -77,32 +91,72 @@ def is_lua(name: str) -> bool:
 
 def program_sections(layout: Layout) -> dict[SectionKey, Section]:
     """Give the named defaults, by their keys."""
-    sections = (_http(layout), _tcp(layout), _http_slot(), _tcp_slot())
+    sections = (_http(layout), _http(layout, tls=True), _tcp(layout), _http_slot(), _tcp_slot())
     return {SectionKey(SectionKind.DEFAULTS, section["name"]): section for section in sections}
 
 
-def frontend_section(frontend: Frontend) -> tuple[SectionKey, Section]:
+def frontend_section(frontend: Frontend, layout: Layout) -> tuple[SectionKey, Section]:
     """Give the frontend of one port of a Gateway, bound to its real port."""
-    return _frontend(frontend_name(*frontend.key), frontend.mode, frontend.addresses or ("*",), frontend.port)
+    name = frontend_name(*frontend.key)
+    return _frontend(name, frontend.mode, frontend.addresses or ("*",), frontend.port, layout)
 
 
-def listener_slot_section(mode: str, port: int) -> tuple[SectionKey, Section]:
+def listener_slot_section(mode: Mode, port: int, layout: Layout) -> tuple[SectionKey, Section]:
     """Give a listener slot: a frontend that serves nothing until rows name it."""
-    return _frontend(listener_slot_name(port), mode, ("*",), port)
+    return _frontend(listener_slot_name(port), mode, ("*",), port, layout)
 
 
-def _frontend(name: str, mode: str, addresses: tuple[str, ...], port: int) -> tuple[SectionKey, Section]:
+_DEFAULTS: dict[Mode, str] = {"http": DEFAULTS_HTTP, "https": DEFAULTS_HTTPS, "tcp": DEFAULTS_TCP}
+
+
+def _frontend(
+    name: str, mode: Mode, addresses: tuple[str, ...], port: int, layout: Layout
+) -> tuple[SectionKey, Section]:
+    more = _tls(name, layout, "h2,http/1.1") if mode == "https" else {}
     section: dict[str, Any] = {
         "name": name,
-        "mode": mode,
-        "from": DEFAULTS_HTTP if mode == "http" else DEFAULTS_TCP,
+        "mode": "tcp" if mode == "tcp" else "http",
+        "from": _DEFAULTS[mode],
         "binds": {
-            f"bind-{index}": {"name": f"bind-{index}", "address": address, "port": port}
+            f"bind-{index}": {"name": f"bind-{index}", "address": address, "port": port, **more}
             for index, address in enumerate(addresses)
         },
         "backend_switching_rule_list": [{"name": "%[var(txn.backend)]"}],
     }
     return SectionKey(SectionKind.FRONTENDS, name), section
+
+
+def _tls(frontend: str, layout: Layout, alpn: str) -> dict[str, Any]:
+    """The TLS of a bind: what certificates it has is data."""
+    return {
+        "ssl": True,
+        "crt_list": layout.crt_list(crt_list_name(frontend)),
+        "alpn": alpn,
+        "ssl_min_ver": "TLSv1.2",
+        "ciphers": _CIPHERS,
+        "ciphersuites": _CIPHERSUITES,
+    }
+
+
+def needs_certificates(section: Section | None) -> bool:
+    """Tell whether a section has a crt-list."""
+    binds = (section or {}).get("binds") or {}
+    return any("crt_list" in bind for bind in binds.values())
+
+
+def crt_list_text(entries: Iterable[CrtEntry], layout: Layout) -> str:
+    """Write a crt-list as a file.
+
+    HAProxy serves the first certificate of a file to names that no entry has, and starts with none without it. So each
+    list begins with one that can do neither: its key and what it may sign do not fit, so the handshake is refused.
+    """
+    lines = [f"{layout.general}/{PLACEHOLDER} [sigalgs ECDSA+SHA256] {PLACEHOLDER_HOST}"]
+    lines += [" ".join((entry.certificate, *entry.filters)) for entry in sorted(entries)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+PLACEHOLDER_HOST = "gwctl.invalid"
+"""The name of the certificate that is never served (RFC 6761, section 6.4)."""
 
 
 def slot_section(name: str, mode: str) -> tuple[SectionKey, Section]:
@@ -111,9 +165,10 @@ def slot_section(name: str, mode: str) -> tuple[SectionKey, Section]:
     return SectionKey(SectionKind.BACKENDS, name), {"name": name, "mode": mode, "from": defaults}
 
 
-def _http(layout: Layout) -> Section:
+def _http(layout: Layout, *, tls: bool = False) -> Section:
+    """Give the program of HTTP; with TLS it also refuses requests that belong to another listener."""
     return {
-        "name": DEFAULTS_HTTP,
+        "name": DEFAULTS_HTTPS if tls else DEFAULTS_HTTP,
         "mode": "http",
         "client_timeout": _MINUTE,
         "http_request_timeout": 30 * _SECOND,
@@ -125,9 +180,12 @@ def _http(layout: Layout) -> Section:
         "log_format": _LOG_FORMAT,
         "log_target_list": [{"global": True}],
         "http_error_rule_list": list(grpc.error_bodies()),
+        **({"tcp_request_rule_list": list(_find_listener(layout))} if tls else {}),
         "http_request_rule_list": [
             *grpc.recognize(),
-            *_find_host(layout),
+            *_find_host(layout, "txn", "req.hdr(host),host_only,lower,rtrim(.)"),
+            _return(404, f"!{_found('vhost')}"),
+            *(_refuse_misdirected() if tls else ()),
             *_find_entry(layout),
             *_find_backend(layout),
             *_filter_request(layout),
@@ -143,12 +201,12 @@ def _keepalive(side: str) -> dict[str, Any]:
     return {f"{side}tcpka": "enabled", **{f"{side}tcpka_{name}": value for name, value in timing.items()}}
 
 
-def _found(variable: str) -> str:
-    return f"{{ var(txn.{variable}) -m found }}"
+def _found(variable: str, scope: str = "txn") -> str:
+    return f"{{ var({scope}.{variable}) -m found }}"
 
 
-def _set(variable: str, expression: str, condition: str = "") -> dict[str, Any]:
-    rule = {"type": "set-var", "var_scope": "txn", "var_name": variable, "var_expr": expression}
+def _set(variable: str, expression: str, condition: str = "", scope: str = "txn") -> dict[str, Any]:
+    rule = {"type": "set-var", "var_scope": scope, "var_name": variable, "var_expr": expression}
     return _if(rule, condition)
 
 
@@ -160,18 +218,42 @@ def _return(status: int, condition: str) -> dict[str, Any]:
     return _if({"type": "return", "return_status_code": status}, condition)
 
 
-def _find_host(layout: Layout) -> Iterator[dict[str, Any]]:
+def _find_host(layout: Layout, scope: str, name: str) -> Iterator[dict[str, Any]]:
     """By exact name, then by ever shorter ``*.suffix``, then ``*``."""
+
+    def set_var(variable: str, expression: str, condition: str = "") -> dict[str, Any]:
+        return _set(variable, expression, condition, scope)
+
     hosts = f"map_str({layout.table(Table.HOSTS)})"
-    yield _set("host", "req.hdr(host),host_only,lower,rtrim(.)")
-    yield _set("vhost", f"fe_name,concat(/,txn.host),{hosts}")
-    yield _set("parent", "var(txn.host),field(2,.,0)", f"!{_found('vhost')}")
+    missing = f"!{_found('vhost', scope)}"
+    yield set_var("host", name)
+    yield set_var("vhost", f"fe_name,concat(/,{scope}.host),{hosts}")
+    yield set_var("parent", f"var({scope}.host),field(2,.,0)", missing)
     for labels in range(WILDCARD_LEVELS, 0, -1):
-        missing = f"!{_found('vhost')} {{ var(txn.parent) -m len gt 0 }}"
-        yield _set("suffix", f"var(txn.parent),field(-1,.,{labels})", missing)
-        yield _set("vhost", f"fe_name,concat(/_.,txn.suffix),{hosts}", missing)
-    yield _set("vhost", f"fe_name,concat(/_),{hosts}", f"!{_found('vhost')}")
-    yield _return(404, f"!{_found('vhost')}")
+        deeper = f"{missing} {{ var({scope}.parent) -m len gt 0 }}"
+        yield set_var("suffix", f"var({scope}.parent),field(-1,.,{labels})", deeper)
+        yield set_var("vhost", f"fe_name,concat(/_.,{scope}.suffix),{hosts}", deeper)
+    yield set_var("vhost", f"fe_name,concat(/_),{hosts}", missing)
+
+
+def _find_listener(layout: Layout) -> Iterator[dict[str, Any]]:
+    """By the name in the handshake, once for each connection, as hosts are found: an id begins with the listener's."""
+    rules = [
+        *_find_host(layout, "sess", "ssl_fc_sni,lower"),
+        _set("listener", f"var(sess.vhost),{_LISTENER}", "", "sess"),
+    ]
+    for rule in rules:
+        more = {key: value for key, value in rule.items() if key not in ("type", "var_expr")}
+        yield {"type": "session", "action": rule["type"], "expr": rule["var_expr"], **more}
+
+
+_LISTENER = "field(1,/,3)"
+
+
+def _refuse_misdirected() -> Iterator[dict[str, Any]]:
+    """A request whose host is another listener's is 421 (Listener.hostname; RFC 9110, section 15.5.20)."""
+    yield _return(421, f"!{{ var(txn.vhost),{_LISTENER},strcmp(sess.listener) eq 0 }}")
+    yield {"type": "set-header", "hdr_name": "x-forwarded-proto", "hdr_format": "https"}
 
 
 def _find_entry(layout: Layout) -> Iterator[dict[str, Any]]:

@@ -10,8 +10,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from gwctl.graph.gatewayservice import SLOT_RANGES, slot_mode_of
 from gwctl.haproxy.names import is_listener_slot, listener_slot_port, slot_mode, slot_name
 from gwctl.haproxy.table import service_mode
+from gwctl.routing.virtualhost import Mode
 
 MODES = ("http", "tcp")
+"""The modes of backend slots; those of listener slots are `SLOT_RANGES`'."""
 
 
 def size_pool(existing: int, in_use: int, leaving: int, initial: int) -> int:
@@ -60,14 +62,14 @@ def allocate(services: Iterable[str], held: Mapping[str, str], pools: Mapping[st
     return given
 
 
-def size_listener_pools(existing: Iterable[str], used: Iterable[int], initial: Mapping[str, int]) -> dict[str, int]:
+def size_listener_pools(existing: Iterable[str], used: Iterable[int], initial: Mapping[Mode, int]) -> dict[Mode, int]:
     """Size the pool of listener slots of each mode, for the frontends that exist and the ports in use; 0 is no slots.
 
     The last slot in use counts as well as their number: another replica's pool may be larger.
     """
     there = [slot_mode_of(listener_slot_port(name)) for name in existing if is_listener_slot(name)]
     ports = list(used)
-    sizes: dict[str, int] = {}
+    sizes: dict[Mode, int] = {}
     for mode, wanted in initial.items():
         slots = SLOT_RANGES[mode]
         numbers = [port - slots.first + 1 for port in ports if port in slots]

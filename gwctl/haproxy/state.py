@@ -1,6 +1,7 @@
 """The state of HAProxy as gwctl sees it: desired and actual are of one type.
 
-``sections`` are configuration (a change reloads), ``tables`` and ``servers`` are runtime data (a change does not).
+``sections`` are configuration (a change reloads); ``tables``, ``servers``, ``certificates`` and ``crt_lists`` are
+runtime data (a change does not).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
+from gwctl.api.sensitive import Sensitive
 from gwctl.haproxy.names import Table
 
 Section = Mapping[str, Any]
@@ -64,13 +66,25 @@ class Server(NamedTuple):
 Servers = Mapping[str, Server]
 
 
+class CrtEntry(NamedTuple):
+    """An entry of a crt-list: the names that a certificate is served to, sorted; ``*`` is for all others."""
+
+    certificate: str
+    filters: tuple[str, ...]
+
+
+CrtList = frozenset[CrtEntry]
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """What HAProxy has or should have.
 
     ``sections``: each as the Data Plane API's JSON with children. ``servers``: by slot, then by server name; a slot
     without servers may be left out. ``lua``: the name of the Lua file that ``global`` loads. ``changes``: what is known
-    of how the tables came about, so that a difference to their base need not be searched for.
+    of how the tables came about, so that a difference to their base need not be searched for. ``certificates``: the
+    names of those that HAProxy holds in memory, ``pems`` what is in them, which HAProxy never gives away.
+    ``crt_lists``: by the names of their files.
     """
 
     sections: Mapping[SectionKey, Section]
@@ -78,6 +92,9 @@ class State:
     servers: Mapping[str, Servers]
     lua: str
     changes: Mapping[Table, Change] = field(default_factory=dict, repr=False, compare=False)
+    certificates: frozenset[str] = frozenset()
+    crt_lists: Mapping[str, CrtList] = field(default_factory=dict)
+    pems: Mapping[str, Sensitive] = field(default_factory=dict, repr=False, compare=False)
 
 
 def server_name(address: str, port: int, protocol: Protocol | None = None) -> str:

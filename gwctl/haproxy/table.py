@@ -25,7 +25,7 @@ from gwctl.haproxy.state import Change, Protocol, Rows
 from gwctl.routing.effect import WELL_KNOWN_PORTS, uri_path
 from gwctl.routing.filter import NO_FILTERS, Cors, Filters, HeaderFilter, PathChange, Timeouts
 from gwctl.routing.rule import Backend, Candidate, Match, PathKey, Rule
-from gwctl.routing.virtualhost import FrontendKey, Paths, Routing, VirtualHost
+from gwctl.routing.virtualhost import FrontendKey, Paths, Routing, Scheme, VirtualHost
 
 ROW_LIMIT = 12_500
 """Longest row in bytes: HAProxy takes a command of 15,360 bytes by default, and cuts off what is longer.
@@ -40,6 +40,9 @@ ERROR_TARGET = "!"
 REDIRECT_TARGET = "-"
 
 Row = tuple[Table, str, str]
+Origin = tuple[Scheme, int]
+"""The scheme and port by which clients reach a listener."""
+
 Place = tuple[VirtualHost, PathKey]
 
 _REGEXES = PathKey("regex", "")
@@ -146,7 +149,8 @@ class _Builder:
         host, path = place
         old = self.places.pop(place, None)
         paths = self.routing.paths.get(host, {})
-        new = compile_place(host, path, paths, port=self.frontend_of[host.listener].port) if paths else None
+        frontend = self.routing.frontends[self.frontend_of[host.listener]]
+        new = compile_place(host, path, paths, (frontend.scheme, frontend.port)) if paths else None
         if new is not None and new.rows:
             self.places[place] = new
             for row in new.rows:
@@ -240,8 +244,8 @@ def _dirty_places(routing: Routing, changed: Iterable[Place], previous: Tables) 
                     yield host, other
 
 
-def compile_place(host: VirtualHost, path: PathKey, paths: Paths, port: int) -> PlaceRows:
-    """Compile one path of a virtual host; ``port`` is the listener's, which redirects repeat."""
+def compile_place(host: VirtualHost, path: PathKey, paths: Paths, origin: Origin) -> PlaceRows:
+    """Compile one path of a virtual host; ``origin`` is the listener's, which redirects repeat."""
     if path.kind == "regex":
         candidates = sorted(
             (candidate for key, found in paths.items() if key.kind == "regex" for candidate in found),
@@ -254,7 +258,7 @@ def compile_place(host: VirtualHost, path: PathKey, paths: Paths, port: int) -> 
     rules: list[tuple[str, str]] = []
     for candidate in candidates:
         conditions = "+".join(_conditions(candidate.match))
-        entry, rows = _compile_entry(candidate, port)
+        entry, rows = _compile_entry(candidate, origin)
         support += rows
         services.update(_services(candidate.rule, "http"))
         rules.append((conditions, entry))
@@ -303,13 +307,13 @@ def _chain_groups(rules: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
         yield following, text
 
 
-def _compile_entry(candidate: Candidate, port: int) -> tuple[str, list[Row]]:
+def _compile_entry(candidate: Candidate, origin: Origin) -> tuple[str, list[Row]]:
     """Give an entry and the rows it names: ``target|rule``, and ``|filters`` where there are any."""
     rule = candidate.rule
     rows: list[Row] = []
 
     def filters(chosen: Filters) -> str:
-        key, needed = _compile_filters(chosen, candidate.match.path, port)
+        key, needed = _compile_filters(chosen, candidate.match.path, origin)
         rows.extend(needed)
         return key
 
@@ -318,7 +322,7 @@ def _compile_entry(candidate: Candidate, port: int) -> tuple[str, list[Row]]:
     return f"{entry}|{own}" if own else entry, rows
 
 
-def _compile_filters(filters: Filters, matched: PathKey, port: int) -> tuple[str, list[Row]]:
+def _compile_filters(filters: Filters, matched: PathKey, origin: Origin) -> tuple[str, list[Row]]:
     """Give the key of a row in ``filters`` (empty for no filters) and the rows it needs, its own last.
 
     The row is ``request headers|response headers|location|timeouts|cors``: keys of rows, but for timeouts, which are
@@ -336,7 +340,7 @@ def _compile_filters(filters: Filters, matched: PathKey, port: int) -> tuple[str
     fields = (
         key(Table.REQUEST_HEADERS, _header_row(filters.request_headers)),
         key(Table.RESPONSE_HEADERS, _header_row(filters.response_headers)),
-        key(Table.LOCATIONS, _location_row(filters, matched, port)),
+        key(Table.LOCATIONS, _location_row(filters, matched, origin)),
         _timeouts_field(filters.timeouts),
         key(Table.CORS, _cors_row(filters.cors)),
     )
@@ -394,7 +398,7 @@ def _header_row(headers: HeaderFilter | None) -> str:
     return "|".join(fields).rstrip("|")
 
 
-def _location_row(filters: Filters, matched: PathKey, port: int) -> str:
+def _location_row(filters: Filters, matched: PathKey, origin: Origin) -> str:
     """``path kind|path where nothing follows|path before what follows|length cut off|host|status|scheme|port``.
 
     Without a status it is a rewrite, and ends with the host. An empty host is the request's. The port is the filter's,
@@ -405,8 +409,8 @@ def _location_row(filters: Filters, matched: PathKey, port: int) -> str:
     if redirect is None:
         rewrite = filters.rewrite
         return "" if rewrite is None else "|".join((*_path_fields(rewrite.path, matched), rewrite.hostname)).rstrip("|")
-    scheme = redirect.scheme or "http"
-    number = redirect.port or (WELL_KNOWN_PORTS[scheme] if redirect.scheme else port)
+    scheme = redirect.scheme or origin[0]
+    number = redirect.port or (WELL_KNOWN_PORTS[scheme] if redirect.scheme else origin[1])
     suffix = "" if WELL_KNOWN_PORTS.get(scheme) == number else f":{number}"
     fields = (*_path_fields(redirect.path, matched), redirect.hostname, str(redirect.status), scheme, suffix)
     return "|".join(fields).rstrip("|")

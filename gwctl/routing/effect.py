@@ -13,15 +13,18 @@ from urllib.parse import quote
 from gwctl.routing.filter import Cors, Filters, HeaderFilter, PathChange, Redirect, Rewrite
 from gwctl.routing.request import Request
 from gwctl.routing.rule import PathKey
+from gwctl.routing.virtualhost import Scheme
 
 WELL_KNOWN_PORTS = {"http": 80, "https": 443}
 
 Headers = list[tuple[str, str]]
 
 
-def redirect_location(redirect: Redirect, matched: PathKey, request: Request, listener_port: int) -> str:
-    """Give the Location of a redirect (HTTPRequestRedirectFilter) for a request that an HTTP listener took."""
-    scheme = redirect.scheme or "http"
+def redirect_location(
+    redirect: Redirect, matched: PathKey, request: Request, listener_port: int, listener_scheme: Scheme = "http"
+) -> str:
+    """Give the Location of a redirect (HTTPRequestRedirectFilter) for a request that a listener took."""
+    scheme = redirect.scheme or listener_scheme
     host = redirect.hostname or request.host_without_port.lower()
     if redirect.port is not None:
         port = redirect.port

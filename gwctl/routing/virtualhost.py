@@ -11,10 +11,14 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from gwctl.api.ref import Ref
-from gwctl.graph.node import Endpoint, Graph, ListenerKey, ListenerNode, RouteNode, ServicePort
+from gwctl.graph.node import Certificate, Endpoint, Graph, ListenerKey, ListenerNode, RouteNode, ServicePort
 from gwctl.routing.rule import Candidate, PathKey, Rule, build_candidates, build_tcp_rule
 
 ANY_HOST = "*"
+
+Mode = Literal["http", "https", "tcp"]
+Scheme = Literal["http", "https"]
+_MODES: Mapping[str, Mode] = {"HTTP": "http", "HTTPS": "https", "TCP": "tcp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,7 @@ class Frontend:
     namespace: str
     gateway: str
     port: int
-    mode: Literal["http", "tcp"]
+    mode: Mode
     addresses: tuple[str, ...]
     listeners: tuple[ListenerNode, ...]
     slot: int | None = None
@@ -35,6 +39,21 @@ class Frontend:
     @property
     def key(self) -> FrontendKey:
         return FrontendKey(self.namespace, self.gateway, self.port, self.slot)
+
+    @property
+    def is_http(self) -> bool:
+        """Tell whether it takes HTTP, with or without TLS."""
+        return self.mode != "tcp"
+
+    @property
+    def terminates(self) -> bool:
+        """Tell whether it needs certificates."""
+        return self.mode == "https"
+
+    @property
+    def scheme(self) -> Scheme:
+        """Give the scheme of URLs that lead here."""
+        return "https" if self.terminates else "http"
 
     def owner(self, host: str) -> ListenerKey | None:
         """Give the listener with the most specific hostname that covers ``host`` (which may be a wildcard itself)."""
@@ -67,7 +86,8 @@ class Routing:
 
     ``hosts`` gives each frontend's hosts, ``paths`` each virtual host's candidates in order of precedence by path,
     ``tcp`` the rule of each TCP frontend (None: connections are closed). ``changed`` names the paths that differ from
-    the routing this one was built upon; None means anything may.
+    the routing this one was built upon; None means anything may. ``certificates`` are those of listeners that terminate
+    TLS.
     """
 
     frontends: Mapping[FrontendKey, Frontend]
@@ -77,6 +97,7 @@ class Routing:
     endpoints: Mapping[ServicePort, tuple[Endpoint, ...]]
     changed: frozenset[tuple[VirtualHost, PathKey]] | None = None
     contributions: Mapping[Ref, tuple[Contribution, ...]] = field(default_factory=dict, repr=False, compare=False)
+    certificates: Mapping[ListenerKey, tuple[Certificate, ...]] = field(default_factory=dict)
 
 
 class Contribution(NamedTuple):
@@ -113,7 +134,7 @@ def _build_all(graph: Graph) -> Routing:
     hosts: dict[FrontendKey, dict[str, VirtualHost]] = {}
     paths: dict[VirtualHost, dict[PathKey, list[Candidate]]] = {}
     for key, frontend in frontends.items():
-        if frontend.mode == "http":
+        if frontend.is_http:
             own = (VirtualHost(node.key, node.hostname or ANY_HOST) for node in frontend.listeners)
             hosts[key] = {host.host: host for host in own}
             paths.update((host, {}) for host in hosts[key].values())
@@ -125,7 +146,8 @@ def _build_all(graph: Graph) -> Routing:
             hosts[item.frontend][item.host.host] = item.host
             paths.setdefault(item.host, {}).setdefault(item.path, []).append(item.candidate)
     ordered = {host: {path: _in_order(found) for path, found in of.items()} for host, of in paths.items()}
-    return Routing(frontends, hosts, ordered, _build_tcp(graph, frontends), graph.endpoints, None, contributions)
+    tcp = _build_tcp(graph, frontends)
+    return Routing(frontends, hosts, ordered, tcp, graph.endpoints, None, contributions, graph.certificates)
 
 
 def _build_changed(graph: Graph, previous: Routing, changed: frozenset[Ref]) -> Routing:
@@ -170,7 +192,7 @@ def _build_changed(graph: Graph, previous: Routing, changed: frozenset[Ref]) -> 
                 copied.discard(host)
             hosts[frontend] = of_frontend
     tcp = _build_tcp(graph, frontends)
-    return Routing(frontends, hosts, paths, tcp, graph.endpoints, frozenset(touched), contributions)
+    return Routing(frontends, hosts, paths, tcp, graph.endpoints, frozenset(touched), contributions, graph.certificates)
 
 
 def _is_listeners_own(frontend: Frontend, host: VirtualHost) -> bool:
@@ -189,7 +211,7 @@ def _build_frontends(graph: Graph) -> Iterator[Frontend]:
             if gateway.accepted and listener.accepted and listener.slot != 0:
                 by_port.setdefault(listener.port, []).append(listener)
         for port, listeners in sorted(by_port.items()):
-            mode: Literal["http", "tcp"] = "http" if listeners[0].protocol == "HTTP" else "tcp"
+            mode = _MODES[listeners[0].protocol]
             ordered = tuple(sorted(listeners, key=lambda node: node.key))
             yield Frontend(ref.namespace, ref.name, port, mode, listeners[0].addresses, ordered, listeners[0].slot)
 

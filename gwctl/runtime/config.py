@@ -110,6 +110,9 @@ class Config(BaseModel):
     http_listeners: int = Field(
         32, ge=1, le=1_000, description="how many ports of Gateways with HTTP fit before HAProxy is reloaded"
     )
+    https_listeners: int = Field(
+        32, ge=1, le=1_000, description="how many ports of Gateways with HTTPS fit before HAProxy is reloaded"
+    )
     tcp_listeners: int = Field(
         16, ge=1, le=5_000, description="how many ports of Gateways with TCP fit before HAProxy is reloaded"
     )

@@ -103,6 +103,12 @@ class Metrics:
         )
         self.leader = Gauge("gwctl_leader", "1 while this replica is the leader", registry=registry)
         self._listener_slots: frozenset[tuple[str, str, str]] = frozenset()
+        self._certificates = Gauge(
+            "gwctl_certificate_expiry_timestamp_seconds",
+            "When the certificate of a Secret expires, in seconds since 1970",
+            ["secret"],
+            registry=registry,
+        )
         self._service_slots: frozenset[tuple[str, str]] = frozenset()
 
     def observe_request(self, method: str, call: str, status: int) -> None:
@@ -126,6 +132,12 @@ class Metrics:
         for new in current - self._listener_slots:
             self._listeners.labels(*new).set(1)
         self._listener_slots = current
+
+    def set_certificates(self, expiries: Mapping[str, int]) -> None:
+        """Set when the certificate of each Secret expires, in seconds since 1970."""
+        self._certificates.clear()
+        for secret, seconds in expiries.items():
+            self._certificates.labels(secret).set(seconds)
 
     def set_pool(self, mode: str, used: int, size: int) -> None:
         """Set how many slots of a mode there are."""

@@ -15,18 +15,19 @@ from typing import NamedTuple
 
 from gwctl.api.parse import Invalid, Resource
 from gwctl.api.ref import Ref
-from gwctl.dataplane import DataPlaneError, Refused, ReloadFailed
+from gwctl.dataplane import CertificateRefused, DataPlaneError, Refused, ReloadFailed
 from gwctl.dataplane.client import Client, Process
 from gwctl.dataplane.executor import Executor
 from gwctl.dataplane.reader import read_layout, read_state
+from gwctl.graph.certificateref import check_validity, served_secrets
 from gwctl.graph.node import Graph, ListenerKey, Problem
-from gwctl.graph.problem import listener_not_programmed
+from gwctl.graph.problem import certificate_refused, listener_not_programmed
 from gwctl.haproxy.desired import Desired, Pools, build_state
-from gwctl.haproxy.names import Table, listener_slot_name, slot_mode
-from gwctl.haproxy.plan import Plan, RemoveRow, SetRow, diff, retired_servers
-from gwctl.haproxy.program import frontend_section
+from gwctl.haproxy.names import Table, certificate_name, listener_slot_name, slot_mode
+from gwctl.haproxy.plan import Operation, Plan, RemoveRow, RemoveServer, SetRow, SetServer, diff, retired_servers
+from gwctl.haproxy.program import Layout, frontend_section
 from gwctl.haproxy.state import State
-from gwctl.routing.virtualhost import FrontendKey
+from gwctl.routing.virtualhost import Frontend, FrontendKey
 from gwctl.runtime.metrics import Metrics
 from gwctl.runtime.pipeline import Pipeline, advance
 
@@ -80,6 +81,7 @@ class Reconciler:
         self._saved = 0
         self._retry_checkpoint = 0.0
         self._refused: dict[FrontendKey, str] = {}
+        self._refused_certificates: dict[str, str] = {}
         self._retry_refused = 0.0
         self._reported: frozenset[Problem | Invalid] = frozenset()
 
@@ -112,7 +114,7 @@ class Reconciler:
             self._refused = {
                 key: message
                 for key, message in self._refused.items()
-                if key in new and frontend_section(old[key]) == frontend_section(new[key])
+                if key in new and _bind(old[key]) == _bind(new[key])
             }
 
     async def apply(self) -> None:
@@ -129,24 +131,31 @@ class Reconciler:
     async def _converge(self) -> None:
         if self._actual is None:
             await self._read()
-        for _ in range(_ROUNDS):
+        rounds = 0
+        while rounds < _ROUNDS:
             plan = self._plan()
             if not plan:
                 return
-            await self._execute(plan)
+            try:
+                await self._execute(plan)
+                rounds += 1
+            except CertificateRefused as error:
+                # Each certificate is refused once only, so this ends.
+                self._refused_certificates[error.certificate] = error.reason
+                self._retry_refused = time.monotonic() + _REFUSED_SECONDS
+                await self._read()
         raise NotConverging(f"after {_ROUNDS} plans HAProxy still differs from the desired state")
 
     async def _find_refused(self, error: ReloadFailed | Refused) -> None:
         """HAProxy did not take new listeners, as when a port is taken: find which, and serve all the others."""
         assert self._pipeline is not None
         sections = (await self._read()).sections
-        suspects = {
-            key: frontend
-            for key, frontend in self._pipeline.routing.frontends.items()
-            if key not in self._refused
-            and not frontend.slot
-            and sections.get(frontend_section(frontend)[0]) != frontend_section(frontend)[1]
-        }
+        suspects: dict[FrontendKey, Frontend] = {}
+        for key, frontend in self._pipeline.routing.frontends.items():
+            if key not in self._refused and not frontend.slot:
+                name, section = frontend_section(frontend, self._layout)
+                if sections.get(name) != section:
+                    suspects[key] = frontend
         if not suspects:
             raise error
         self._refused |= dict.fromkeys(suspects, _last_line(str(error)))
@@ -160,6 +169,11 @@ class Reconciler:
                 self._actual = None
         await self._converge()
         self._retry_refused = time.monotonic() + _REFUSED_SECONDS
+
+    @property
+    def _layout(self) -> Layout:
+        assert self._executor is not None
+        return self._executor.layout
 
     def forget(self) -> None:
         """Forget what HAProxy was last seen to have, so that the next `apply` reads it again."""
@@ -179,8 +193,8 @@ class Reconciler:
         """
         if observation.writes != self._writes or self._actual is None:
             return False
-        if self._refused and time.monotonic() > self._retry_refused:
-            self._refused = {}
+        if (self._refused or self._refused_certificates) and time.monotonic() > self._retry_refused:
+            self._refused, self._refused_certificates = {}, {}
             await self.apply()
             return True
         self._actual = observation.state
@@ -226,8 +240,10 @@ class Reconciler:
     def report(self, invalid: tuple[Invalid, ...]) -> None:
         """Log problems that are new and those that are gone; set the metrics that describe the whole."""
         assert self._pipeline is not None and self._desired is not None
+        graph = self._pipeline.graph
         refusals = (listener_not_programmed(key, message) for key, message in self._refused_listeners())
-        current: frozenset[Problem | Invalid] = frozenset((*invalid, *self._pipeline.problems, *refusals))
+        warnings = (*check_validity(graph, time.time()), *self._refused_secrets())
+        current: frozenset[Problem | Invalid] = frozenset((*invalid, *graph.problems, *refusals, *warnings))
         for problem in sorted(current - self._reported, key=str):
             log.warning("resource problem", extra=_describe(problem))
         for problem in sorted(self._reported - current, key=str):
@@ -236,6 +252,7 @@ class Reconciler:
         self._metrics.set_resources(resource.kind for resource in self._pipeline.snapshot.resources())
         conditions = ["Invalid" if isinstance(problem, Invalid) else problem.condition for problem in current]
         self._metrics.set_problems(conditions)
+        self._metrics.set_certificates({str(ref): item.not_after for ref, item in served_secrets(graph).items()})
         services = self._desired.state.tables[Table.SERVICES]
         self._metrics.set_service_slots(services)
         self._metrics.set_listener_slots(
@@ -253,6 +270,18 @@ class Reconciler:
         for key, message in self._refused.items():
             for listener in self._pipeline.routing.frontends[key].listeners:
                 yield listener.key, message
+        for name, certificates in self._pipeline.graph.certificates.items():
+            messages = [self._refused_certificates.get(certificate_name(item.identity)) for item in certificates]
+            if messages and all(message is not None for message in messages):
+                yield name, f"{certificates[0].secret}: {messages[0]}"
+
+    def _refused_secrets(self) -> Iterator[Problem]:
+        """Yield a problem for each Secret whose certificate HAProxy did not take."""
+        assert self._pipeline is not None
+        for ref, certificate in served_secrets(self._pipeline.graph).items():
+            message = self._refused_certificates.get(certificate_name(certificate.identity))
+            if message is not None:
+                yield certificate_refused(ref, message)
 
     def _plan(self) -> Plan:
         assert self._pipeline is not None and self._actual is not None and self._executor is not None
@@ -264,9 +293,10 @@ class Reconciler:
             routing,
             self._pipeline.tables,
             self._actual,
-            self._executor.layout,
+            self._layout,
             self._pools,
             self._desired,
+            frozenset(self._refused_certificates),
         )
         return diff(self._desired.state, self._actual)
 
@@ -285,8 +315,7 @@ class Reconciler:
             log.debug("applying plan", extra={"plan": str(plan)})
         mismatches = await self._executor.apply_operations(plan.operations, actual)
         for operation in plan.operations:
-            table = operation.table if isinstance(operation, SetRow | RemoveRow) else "servers"
-            self._metrics.plan_operations.labels(operation=type(operation).__name__, table=table).inc()
+            self._metrics.plan_operations.labels(operation=type(operation).__name__, table=_table(operation)).inc()
         for mismatch in mismatches:
             self._metrics.readback_mismatches.inc()
             log.warning("read back differs from what was written", extra={"what": str(mismatch)})
@@ -314,7 +343,7 @@ class Reconciler:
             for slot, name in gone:
                 del servers[slot][name]
             actual = self._actual
-            self._actual = State(actual.sections, actual.tables, servers, actual.lua)
+            self._actual = replace(actual, servers=servers)
 
 
 def _after(desired: State, actual: State) -> State:
@@ -328,7 +357,22 @@ def _after(desired: State, actual: State) -> State:
         }
         if kept:
             servers[slot] = {**servers.get(slot, {}), **kept}
-    return State(desired.sections, desired.tables, servers, desired.lua)
+    return replace(desired, servers=servers, changes={})
+
+
+def _bind(frontend: Frontend) -> tuple[object, ...]:
+    """What HAProxy may refuse of a frontend."""
+    return (frontend.mode, frontend.addresses, frontend.port)
+
+
+def _table(operation: Operation) -> str:
+    match operation:
+        case SetRow(table) | RemoveRow(table):
+            return table
+        case SetServer() | RemoveServer():
+            return "servers"
+        case _:
+            return "certificates"
 
 
 def _summary(plan: Plan) -> str:

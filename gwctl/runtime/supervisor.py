@@ -90,7 +90,9 @@ async def run(config: Config, health: Health | None = None) -> None:
 def _pools(config: Config, *, has_listener_slots: bool) -> Pools:
     if not has_listener_slots:
         return Pools(config.http_slots, config.tcp_slots)
-    return Pools(config.http_slots, config.tcp_slots, config.http_listeners, config.tcp_listeners)
+    return Pools(
+        config.http_slots, config.tcp_slots, config.http_listeners, config.tcp_listeners, config.https_listeners
+    )
 
 
 def _publish_nothing(reconciler: Reconciler) -> None:
@@ -183,5 +185,6 @@ async def _work_once(reconciler: Reconciler, pending: Pending, metrics: Metrics,
     observation, pending.observation = pending.observation, None
     if observation is not None:
         await reconciler.repair(observation)
+        reconciler.report(pending.invalid)
     if tick:
         await reconciler.checkpoint(lambda: pending.started is not None)

@@ -14,6 +14,7 @@ FEATURES: Mapping[str, str] = {
     "Gateway": "graph/listener.py: listeners, conflicts, allowed routes",
     "GatewayAddressEmpty": "graph/listener.py: an address without a value is of the implementation's choosing",
     "GatewayHTTPListenerIsolation": "routing/virtualhost.py: a host belongs to its most specific listener",
+    "GatewayHTTPSListenerDetectMisdirectedRequests": "haproxy/program.py: a request for another listener's host is 421",
     "GatewayInfrastructure": "the Gateway's Service takes its labels and annotations",
     "GatewayPort8080": "listeners have any port",
     "GatewayStaticAddresses": "the Gateway's Service asks for the addresses of spec.addresses",

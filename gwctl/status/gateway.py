@@ -109,6 +109,9 @@ def _program(
     ]
     if refused:
         return Condition("Programmed", "False", "Invalid", join(refused, "HAProxy did not take "))
+    hindered = {problem.listener for problem in select(node.problems, "Programmed")}
+    if all(listener.key.listener in hindered for listener in node.listeners if listener.accepted):
+        return Condition("Programmed", "False", "Invalid", _name("see ", sorted(filter(None, hindered))))
     if addresses.reason:
         return Condition("Programmed", "False", addresses.reason, addresses.message)
     waiting = [listener.key.listener for listener in node.listeners if listener.accepted and listener.slot == 0]
@@ -162,6 +165,8 @@ def _build_listener(
         conflicts = select(problems, "Conflicted")
         reason = conflicts[0].reason if conflicts else "Invalid"
         programmed = Condition("Programmed", "False", reason, "the listener is not valid, see its other conditions")
+    elif hindrances := select(problems, "Programmed"):
+        programmed = judge("Programmed", hindrances, "")
     elif refusal is not None:
         programmed = Condition("Programmed", "False", "Invalid", join([refusal], "HAProxy did not take it: "))
     elif listener.slot == 0:

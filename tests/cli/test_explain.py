@@ -4,8 +4,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import make_pair
 from tests.cli.conftest import Run, write
-from tests.manifests import backend, gateway, gateway_class, grpc_route, http_route, listener, prefix_rule, service
+from tests.manifests import (
+    backend,
+    gateway,
+    gateway_class,
+    grpc_route,
+    http_route,
+    https_listener,
+    listener,
+    prefix_rule,
+    service,
+)
+
+MOVED = {"type": "RequestRedirect", "requestRedirect": {"hostname": "moved.test"}}
 
 
 def lines(run: Run, manifests: Path, *arguments: str) -> list[str]:
@@ -89,11 +102,65 @@ def test_several_gateways_on_one_port_are_told_apart(run: Run, tmp_path: Path) -
     ]
 
 
+TLS = [
+    gateway_class(),
+    gateway(
+        [
+            https_listener("any", 443, "cert"),
+            https_listener("shop", 443, "cert", "old", hostname="shop.test"),
+            https_listener("none", 443, "missing", hostname="none.test"),
+            https_listener("only", 444, "cert", hostname="only.test"),
+            listener("http", 80),
+        ]
+    ),
+    http_route("web", [prefix_rule("/", backend("web"))]),
+    http_route("old", [prefix_rule("/old", filters=[MOVED])], parents=({"name": "gateway", "sectionName": "any"},)),
+    service("web"),
+    make_pair("*.test").secret("cert"),
+    make_pair("old.test").secret("old"),
+]
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "answer"),
+    [
+        (
+            "https://shop.test/",
+            "",
+            ["certificate  Secret default/cert, Secret default/old", "listener     shop (shop.test)"],
+        ),
+        ("https://10.0.0.1/", "", ["certificate  Secret default/cert", "listener     any (any host)"]),
+        (
+            "https://other.test/",
+            "shop.test",
+            [
+                "certificate  Secret default/cert",
+                "then         421: the handshake was for listener any, the host is one of shop",
+            ],
+        ),
+        ("https://none.test/", "", ["then         the handshake is refused: listener none has no certificate"]),
+        ("https://other.test:444/", "", ["then         the handshake is refused: other.test is no listener's"]),
+        ("https://10.0.0.1:444/", "", ["then         the handshake is refused: no name is no listener's"]),
+        ("http://shop.test:443/", "", ["then         refused: the port speaks TLS, so the URL begins with https://"]),
+        ("https://shop.test:80/", "", ["then         refused: the port speaks no TLS, so the URL begins with http://"]),
+    ],
+)
+def test_what_a_handshake_leads_to(run: Run, tmp_path: Path, url: str, host: str, answer: list[str]) -> None:
+    arguments = ("-H", f"Host: {host}") if host else ()
+    found = lines(run, write(tmp_path, *TLS), "GET", url, *arguments)
+    assert found[1 : 1 + len(answer)] == answer
+
+
+def test_a_redirect_keeps_the_scheme_of_its_listener(run: Run, tmp_path: Path) -> None:
+    manifests = write(tmp_path, *TLS)
+    assert "then         302 to https://moved.test/old" in lines(run, manifests, "GET", "https://a.test/old")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("GET", "shop/"), "shop/ is not of the form http://HOST[:PORT]/PATH"),
-        (("GET", "https://shop/"), "https://shop/ is not of the form http://HOST[:PORT]/PATH"),
+        (("GET", "shop/"), "shop/ is not of the form http[s]://HOST[:PORT]/PATH"),
+        (("GET", "ftp://shop/"), "ftp://shop/ is not of the form http[s]://HOST[:PORT]/PATH"),
         (("GET", "http://u:p@shop/"), "a user in the URL is not supported"),
         (("GET", "http://shop/a b"), "the URL holds a space or a control character"),
         (("GET", "http://shop:99999/"), "is no URL: Port out of range 0-65535"),

@@ -1,10 +1,11 @@
 """Golden pairs of all seams: what manifests become, feature by feature.
 
 ``cases/NAME.in.yaml`` → ``NAME.routes.yaml`` (routes, and every problem as ``gwctl validate`` prints it) and
-``NAME.haproxy.yaml`` (frontends, tables and servers; the fixed program and unused slots are left out). It is the code
-of ``gwctl validate`` and ``gwctl translate`` that makes them, so a case can be tried by hand. ``NAME.status.yaml`` is
-what Kubernetes is told once HAProxy serves all of it and every Gateway has an address. ``--update-golden`` rewrites the
-expected files: read what changed.
+``NAME.haproxy.yaml`` (frontends, tables, servers and crt-lists; the fixed program and unused slots are left out). It is
+the code of ``gwctl validate`` and ``gwctl translate`` that makes them, so a case can be tried by hand.
+``NAME.status.yaml`` is what Kubernetes is told once HAProxy serves all of it and every Gateway has an address.
+``--update-golden`` rewrites the expected files: read what changed. No file holds a private key: a Secret says
+``$(certificate NAME …)`` and ``$(key NAME …)``, for which the test puts a pair that is made for these names.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def what_routes_decide(state: dict[str, Any]) -> dict[str, Any]:
     frontends = {
         key.partition(" ")[2]: section for key, section in state["sections"].items() if key.startswith("frontends ")
     }
-    return {"frontends": frontends, **{part: state[part] for part in ("tables", "servers")}}
+    return {"frontends": frontends, **{part: state[part] for part in ("tables", "servers", "crt_lists")}}
 
 
 def told(graph: Graph) -> dict[str, Any]:

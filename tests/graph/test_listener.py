@@ -104,6 +104,15 @@ def test_unsupported_protocol_takes_down_its_listener_only(listener: str, messag
     assert [node.kinds for node in graph.listeners.values()] == [("HTTPRoute", "GRPCRoute"), ()]
 
 
+def test_options_of_tls_are_reported_and_the_listener_stands() -> None:
+    tls = "tls: {certificateRefs: [{name: c}], options: {example.com/min: '1.3'}}"
+    graph = graph_of(CLASS + gateway(f"[{{name: a, port: 443, protocol: HTTPS, {tls}}}]"))
+    assert ("gw", "spec.listeners[0].tls.options[example.com/min]", "PartiallyInvalid", "UnsupportedValue") in reasons(
+        graph
+    )
+    assert accepted(graph) == {("gw", "a"): True}
+
+
 def test_gateway_without_accepted_listener_is_refused() -> None:
     graph = graph_of(CLASS + gateway("[{name: a, port: 80, protocol: UDP}]"))
     assert reasons(graph) == [

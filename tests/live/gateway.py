@@ -110,6 +110,17 @@ class Gwctl:
             while text not in self.dataplane.config_file.read_text(encoding="utf-8"):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
+    async def operations(self, table: str) -> dict[str, int]:
+        """How many operations of each kind were applied to a table, or to ``servers`` or ``certificates``."""
+        pattern = rf'^gwctl_plan_operations_total{{operation="(\w+)",table="{table}"}} (\d+)'
+        return {name: int(number) for name, number in re.findall(pattern, await self.metrics(), re.MULTILINE)}
+
+    async def wait_for_checkpoint(self) -> None:
+        """Wait until HAProxy's files have been brought up to what it serves at least once."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not re.search(r"^gwctl_checkpoints_total [1-9]", await self.metrics(), re.MULTILINE):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
     def remove(self, name: str) -> None:
         """Delete a file of manifests."""
         (self.folder / name).unlink()

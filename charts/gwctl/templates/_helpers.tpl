@@ -97,6 +97,7 @@ annotations:
       "http-slots" (int .Values.gwctl.httpSlots)
       "tcp-slots" (int .Values.gwctl.tcpSlots)
       "http-listeners" (int .Values.gwctl.httpListeners)
+      "https-listeners" (int .Values.gwctl.httpsListeners)
       "tcp-listeners" (int .Values.gwctl.tcpListeners)
       "resync-interval" (int .Values.gwctl.resyncIntervalSeconds)
       "metrics-address" (printf ":%d" (int .Values.gwctl.metricsPort))
