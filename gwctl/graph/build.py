@@ -145,7 +145,9 @@ def _resolve_changed(
     secrets = {ref for ref in changed if ref.kind == "Secret"}
     if not secrets:
         return previous.gateways, previous.certificates
-    reached = [node for node in previous.gateways.values() if not secrets.isdisjoint(secrets_of(node, snapshot))]
+    reached = [
+        node for node in previous.gateways.values() if not secrets.isdisjoint(secrets_of(node.resource, snapshot))
+    ]
     gateways, certificates = resolve_certificates(reached, snapshot)
     return {**previous.gateways, **gateways}, {**previous.certificates, **certificates}
 

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from gwctl.api.gateway import Listener
+from gwctl.api.gateway import Gateway, Listener
 from gwctl.api.ref import Ref
 from gwctl.api.wire import SecretObjectReference
 from gwctl.graph import problem
 from gwctl.graph.certificate import read_certificate
+from gwctl.graph.gatewayclass import own_classes
 from gwctl.graph.node import Certificate, GatewayNode, Graph, ListenerKey, Problem
 from gwctl.graph.referencegrant import reference_is_permitted
 from gwctl.snapshot import Snapshot
@@ -46,14 +47,24 @@ def resolve_certificates(
     return gateways, certificates
 
 
-def secrets_of(node: GatewayNode, snapshot: Snapshot) -> Iterator[Ref]:
+def secrets_of(gateway: Gateway, snapshot: Snapshot) -> Iterator[Ref]:
     """Yield the Secrets that a Gateway's listeners may serve certificates of, existing or not."""
-    for listener, resource in zip(node.listeners, node.resource.spec.listeners, strict=True):
-        if listener.tls == "Terminate" and resource.tls is not None:
-            for reference in resource.tls.certificate_refs:
-                target = _target(node.ref, reference)
-                if target is not None and reference_is_permitted(snapshot, node.ref, target):
+    for listener in gateway.spec.listeners:
+        if listener.tls is not None and listener.tls.mode == "Terminate":
+            for reference in listener.tls.certificate_refs:
+                target = _target(gateway.ref, reference)
+                if target is not None and reference_is_permitted(snapshot, gateway.ref, target):
                     yield target
+
+
+def find_secrets(snapshot: Snapshot, controller_name: str) -> frozenset[Ref]:
+    """Find the Secrets that must be known to serve the Gateways of our classes, existing or not.
+
+    Of the snapshot only Gateways, their classes and ReferenceGrants matter.
+    """
+    classes = {ref.name for ref in own_classes(snapshot, controller_name)}
+    ours = (gateway for gateway in snapshot.gateways.values() if gateway.spec.gateway_class_name in classes)
+    return frozenset(secret for gateway in ours for secret in secrets_of(gateway, snapshot))
 
 
 def check_validity(graph: Graph, now: float) -> tuple[Problem, ...]:
@@ -106,7 +117,7 @@ def _find(
         return problem.certificate_ref_not_permitted(gateway, field, listener, target)
     secret = snapshot.secrets.get(target)
     if secret is None:
-        return problem.invalid_certificate_ref(gateway, field, listener, f"there is no {target}")
+        return problem.invalid_certificate_ref(gateway, field, listener, f"there is no {target} that gwctl can read")
     certificate = read_certificate(secret)
     if isinstance(certificate, str):
         return problem.invalid_certificate_ref(gateway, field, listener, f"{target} {certificate}")

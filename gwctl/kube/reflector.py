@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -127,7 +128,7 @@ class Backoff:
 
 
 class Reflector:
-    """Follows one collection, or the part of it that ``field_selector`` selects."""
+    """Follows one collection, or the part of it that ``field_selector`` selects. ``on_error`` learns of failures."""
 
     def __init__(
         self,
@@ -139,6 +140,7 @@ class Reflector:
         pace: Pace,
         observer: Observer,
         trouble: Trouble,
+        on_error: Callable[[KubeError], None] = lambda error: None,
     ) -> None:
         self._client = client
         self._kind = kind.name
@@ -148,6 +150,7 @@ class Reflector:
         self._pace = pace
         self._observer = observer
         self._trouble = trouble
+        self._on_error = on_error
         self._backoff = Backoff(pace)
         self._known: dict[tuple[str, str], str] = {}
         self._version = ""
@@ -168,6 +171,7 @@ class Reflector:
                     self._version, cause = "", "expired" if isinstance(error, Gone) else "malformed"
                 self._observer.watch_error(self._kind, type(error).__name__)
                 self._trouble.begin(self, self._kind, error)
+                self._on_error(error)
                 await self._backoff.wait(error)
 
     def clear(self) -> None:

@@ -22,7 +22,8 @@ from gwctl.kube.client import KubeClient
 from gwctl.kube.discovery import Discovery
 from gwctl.kube.error import KubeError, NotFound
 from gwctl.kube.kind import Kind
-from gwctl.kube.reflector import Backoff, Observer, Pace, Reflector, Trouble
+from gwctl.kube.reflector import Backoff, Observer, Pace, Reflector, Sink, Trouble
+from gwctl.providers.referenced import SECRETS, Referenced
 from gwctl.providers.source import Batch
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,8 @@ class Live:
 class KubernetesSource:
     """The resources of a cluster, or of some ``namespaces`` of it.
 
-    GatewayClasses are read in any case, and Services with their endpoints in ``own_namespace`` too.
+    GatewayClasses are read in any case, and Services with their endpoints in ``own_namespace`` too. Secrets are read
+    where Gateways refer to them whose classes name ``controller_name``; what refers to one waits for it.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class KubernetesSource:
         namespaces: tuple[str, ...] = (),
         own_namespace: str = "",
         *,
+        controller_name: str = "",
         kinds: Iterable[Kind] = KINDS,
         observer: Observer | None = None,
         pace: Pace | None = None,
@@ -90,6 +93,16 @@ class KubernetesSource:
         self._trouble = Trouble()
         self._store = _Store(self._observer)
         self._versions: dict[str, str | None] = {}
+        self._referenced = Referenced(
+            client,
+            self._store,
+            controller_name,
+            pace=self._pace,
+            observer=self._observer,
+            trouble=self._trouble,
+            on_read=self._store.wake.set,
+        )
+        self._tasks = asyncio.TaskGroup()
         self._unread = {(kind.name, part) for kind in self._kinds.values() for part in self._parts(kind)}
         self._begun = False
 
@@ -131,10 +144,15 @@ class KubernetesSource:
     def unread_kinds(self) -> tuple[str, ...]:
         """The kinds of which not everything has been read yet: empty from the first batch on."""
         names = {name for name, _ in self._unread}
+        if not names and not self._begun and self._referenced.is_waiting(first=True):
+            return (SECRETS.name,)
         return tuple(name for name in self._kinds if name in names)
 
     def _take(self) -> Batch | None:
         if self._unread:
+            return None
+        self._referenced.update(self._store.changes, self._tasks)
+        if self._referenced.is_waiting(first=not self._begun):
             return None
         batch, self._begun = self._store.take(first=not self._begun), True
         return batch
@@ -147,7 +165,7 @@ class KubernetesSource:
         return (*self._namespaces, own) if own and own not in self._namespaces else self._namespaces
 
     async def _follow_all(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
+        async with self._tasks as tasks:
             for kind in self._kinds.values():
                 for part in self._parts(kind):
                     tasks.create_task(self._follow(kind, part))
@@ -219,10 +237,10 @@ class _Store:
         self.live: dict[Ref, Live] = {}
         self.tell_status: Callable[[Ref], None] = lambda ref: None
         self.wake = asyncio.Event()
+        self.changes: dict[Ref, Resource | None] = {}
         self._observer = observer
         self._resources: dict[Ref, Resource] = {}
         self._invalid: dict[Ref, tuple[Invalid, ...]] = {}
-        self._changes: dict[Ref, Resource | None] = {}
         self._counts: Counter[str] = Counter()
         self._told: tuple[Invalid, ...] = ()
 
@@ -245,6 +263,18 @@ class _Store:
         if self._invalid.pop(ref, ()):
             self.wake.set()
 
+    def sink(self, kind: Kind, synced: Callable[[], None]) -> Sink:
+        """Give what takes the objects of a kind."""
+        return _Sink(kind, self, synced)
+
+    def note_unreadable(self, ref: Ref, invalid: tuple[Invalid, ...]) -> None:
+        """Take note that an object cannot be read and why; nothing: that it can, or that nobody wants to any more."""
+        if invalid:
+            self._invalid[ref] = invalid
+        else:
+            self._invalid.pop(ref, None)
+        self.wake.set()
+
     def last_good(self, ref: Ref, uid: str) -> Resource | None:
         """Give what an object that can no longer be read was before; one of the same name is not the same object."""
         resource = self._resources.get(ref)
@@ -253,7 +283,7 @@ class _Store:
     def take(self, first: bool) -> Batch | None:
         """Give what has changed, None when nothing has, but for the first time."""
         invalid = tuple(item for ref in sorted(self._invalid) for item in self._invalid[ref])
-        changes, self._changes = self._changes, {}
+        changes, self.changes = self.changes, {}
         if first:
             changes = {ref: resource for ref, resource in changes.items() if resource is not None}
         elif not changes and invalid == self._told:
@@ -272,7 +302,7 @@ class _Store:
         if old is None or resource is None:
             self._counts[ref.kind] += 1 if old is None else -1
             self._observer.objects(ref.kind, self._counts[ref.kind])
-        self._changes[ref] = resource
+        self.changes[ref] = resource
         self.wake.set()
         return True
 

@@ -45,7 +45,13 @@ class Cluster:
         self._pipeline: Pipeline | None = None
         self._statuses: Statuses | None = None
         own = self._namespace if self._has_services else self._published.namespace if self._published else ""
-        self.source = KubernetesSource(client, config.namespaces, own, observer=_Observer(metrics))
+        self.source = KubernetesSource(
+            client,
+            config.namespaces,
+            own,
+            controller_name=config.gateway_controller_name,
+            observer=_Observer(metrics),
+        )
         identity = config.identity or socket.gethostname()
         self.election = Election(
             client,

@@ -35,7 +35,7 @@ WITH_STATUS = ("gateways", "listenersets", "backendtlspolicies", *ROUTES)
 OBJECTS = (
     expand(GATEWAY_GROUP, (*WITH_STATUS, "referencegrants"), READ)
     | expand(GATEWAY_GROUP, tuple(f"{name}/status" for name in WITH_STATUS), ("patch",))
-    | expand("", ("services",), READ)
+    | expand("", ("services", "secrets"), READ)
     | expand("discovery.k8s.io", ("endpointslices",), READ)
     | expand("events.k8s.io", ("events",), ("create",))
 )
@@ -70,17 +70,23 @@ def test_the_own_namespace_among_others(helm: Helm) -> None:
 @pytest.mark.parametrize(
     ("values", "more"),
     [
-        ({"rbac": {"secrets": True}}, expand("", ("secrets",), READ)),
         ({"rbac": {"configMaps": True}}, expand("", ("configmaps",), READ)),
         ({"gatewayService": {"aliases": True}}, expand("", ("services",), WRITE)),
     ],
-    ids=["secrets", "configMaps", "aliases"],
+    ids=["configMaps", "aliases"],
 )
 def test_what_a_value_adds(helm: Helm, values: dict[str, Any], more: Rights, namespaces: list[str]) -> None:
     without, with_it = helm.render({"namespaces": namespaces}), helm.render({"namespaces": namespaces, **values})
     kind, name = ("Role" if namespaces else "ClusterRole"), "gwctl-system:gwctl"
     assert rights(with_it.one(kind, name)) - rights(without.one(kind, name)) == more
     assert rights(with_it.one("Role", "gwctl")) == rights(without.one("Role", "gwctl"))
+
+
+@pytest.mark.parametrize("namespaces", [[], ["team"]])
+def test_secrets_can_be_left_to_roles_of_ones_own(helm: Helm, namespaces: list[str]) -> None:
+    rendered = helm.render({"namespaces": namespaces, "rbac": {"secrets": False}})
+    roles = [*rendered.all("ClusterRole"), *rendered.all("Role")]
+    assert not [right for role in roles for right in rights(role) if right[1] == "secrets"]
 
 
 def test_without_services_of_gateways_none_is_written(helm: Helm) -> None:

@@ -9,13 +9,22 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 
+from tests.certificates import make_pair
 from tests.chart.rendering import Helm, Rendered
 from tests.harness import DataPlane
 from tests.kube.apiserver import ApiServer
-from tests.live.cluster import NAMESPACE, Replica, gateway_services, give_addresses, programmed, site
-from tests.manifests import CONTROLLER, gateway_class
+from tests.live.cluster import (
+    NAMESPACE,
+    Replica,
+    cluster_gateway,
+    gateway_services,
+    give_addresses,
+    programmed,
+    site,
+)
+from tests.manifests import CONTROLLER, gateway_class, https_listener, listener
 
-OF_THE_POD = ("dataplane_", "metrics_", "http_", "tcp_")
+OF_THE_POD = ("dataplane_", "metrics_", "http_", "https_", "tcp_")
 VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -92,8 +101,9 @@ async def test_the_roles_suffice(helm: Helm, dataplane: DataPlane, server: ApiSe
     rendered = helm.render({"controllerName": CONTROLLER, **values})
     options = {key.replace("-", "_"): value for key, value in yaml.safe_load(rendered.config).items()}
     options = {key: value for key, value in options.items() if not key.startswith(OF_THE_POD)}
-    for manifest in site(1):
+    for manifest in (*site(1), make_pair("a.test").secret("cert")):
         server.put(manifest)
+    server.put(cluster_gateway(listeners=[listener("http", 80), https_listener("https", 443, "cert")]))
     has_services = options["gateway_service_type"] != "none"
     async with Replica(dataplane, "one", **options).running():
         await server.until(lambda: programmed(server)["reason"] == "AddressNotAssigned", 30)
@@ -127,7 +137,8 @@ def test_what_is_asked() -> None:
 def test_what_is_not_allowed(helm: Helm) -> None:
     rendered = helm.render({"namespaces": ["a"]})
     for right in (
-        Right("list", "", "secrets", "a", ""),
+        Right("create", "", "secrets", "a", ""),
+        Right("list", "", "secrets", "b", "cert"),
         Right("list", "", "services", "", ""),
         Right("list", "", "services", "b", ""),
         Right("patch", "", "services", "a", "b"),

@@ -43,6 +43,7 @@ class Replica:
             "http_slots": 8,
             "tcp_slots": 2,
             "http_listeners": 4,
+            "https_listeners": 4,
             "tcp_listeners": 2,
             "metrics_address": f"127.0.0.1:{free_port()}",
             "pod_namespace": NAMESPACE,

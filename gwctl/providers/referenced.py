@@ -1,0 +1,154 @@
+"""Objects that are read because others refer to them: the Secrets of Gateways' listeners.
+
+In: what there is of Gateways, their classes and ReferenceGrants. Out: a reflector for each Secret that they refer to
+and may, and none for any other. The surprising fact: each is a list and a watch of its namespace with the field
+selector ``metadata.name``, which Kubernetes allows to who has rights on this one name only; so no Secret that is of no
+concern is ever asked for (docs/adr/0007).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from gwctl.api.parse import Invalid, Resource
+from gwctl.api.ref import Ref
+from gwctl.graph.certificateref import find_secrets
+from gwctl.kube.client import KubeClient
+from gwctl.kube.error import Forbidden, KubeError, NotFound
+from gwctl.kube.kind import Kind
+from gwctl.kube.reflector import Observer, Pace, Reflector, Sink, Trouble
+from gwctl.snapshot import Snapshot
+
+SECRETS = Kind("Secret", "secrets")
+REFERRING = frozenset({"GatewayClass", "Gateway", "ReferenceGrant"})
+
+_LONGEST_HOLD = 5.0
+"""Seconds for which what refers to a Secret may wait for it: long enough for any answer, short where there is none."""
+
+
+class Objects(Protocol):
+    """Where objects are put, and what is wrong with them."""
+
+    def sink(self, kind: Kind, synced: Callable[[], None]) -> Sink:
+        """Give what takes the objects of a kind."""
+
+    def note_unreadable(self, ref: Ref, invalid: tuple[Invalid, ...]) -> None:
+        """Take note that an object cannot be read and why; nothing: that it can."""
+
+
+class Referenced:
+    """Follows what is referred to; ``on_read`` is called whenever something that was waited for may have come."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        objects: Objects,
+        controller_name: str,
+        *,
+        pace: Pace,
+        observer: Observer,
+        trouble: Trouble,
+        on_read: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._objects = objects
+        self._controller_name = controller_name
+        self._pace = pace
+        self._observer = observer
+        self._on_read = on_read
+        self._trouble = trouble
+        self._snapshot = Snapshot()
+        self._followers: dict[Ref, _Follower] = {}
+        self._hold_until = 0.0
+
+    def update(self, changes: Mapping[Ref, Resource | None], tasks: asyncio.TaskGroup) -> None:
+        """Take in changes of what refers, and follow what is referred to from now on."""
+        relevant = {ref: resource for ref, resource in changes.items() if ref.kind in REFERRING}
+        if not relevant:
+            return
+        self._snapshot = self._snapshot.apply(relevant)
+        wanted = find_secrets(self._snapshot, self._controller_name)
+        for ref in self._followers.keys() - wanted:
+            self._trouble.end(self._followers.pop(ref).stop())
+        new = sorted(wanted - self._followers.keys())
+        for ref in new:
+            self._followers[ref] = self._follow(ref, tasks)
+        if new:
+            self._hold_until = time.monotonic() + _LONGEST_HOLD
+            asyncio.get_running_loop().call_later(_LONGEST_HOLD, self._on_read)
+
+    def is_waiting(self, first: bool) -> bool:
+        """Tell whether something is to be waited for that has not been read yet: at ``first`` as long as it takes."""
+        unread = any(not follower.is_read for follower in self._followers.values())
+        return unread and (first or time.monotonic() < self._hold_until)
+
+    def _follow(self, ref: Ref, tasks: asyncio.TaskGroup) -> _Follower:
+        follower = _Follower(ref, self._objects, self._on_read)
+        reflector = Reflector(
+            self._client,
+            SECRETS,
+            self._objects.sink(SECRETS, follower.note_read),
+            field_selector=f"metadata.name={ref.name}",
+            pace=self._pace,
+            observer=self._observer,
+            trouble=self._trouble,
+            on_error=follower.note_error,
+        )
+        follower.start(reflector, tasks, self._pace.missing)
+        return follower
+
+
+class _Follower:
+    """One object that is followed."""
+
+    def __init__(self, ref: Ref, objects: Objects, on_read: Callable[[], None]) -> None:
+        self.is_read = False
+        self._ref = ref
+        self._objects = objects
+        self._on_read = on_read
+        self._told: tuple[Invalid, ...] = ()
+        self._reflector: Reflector | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, reflector: Reflector, tasks: asyncio.TaskGroup, missing: float) -> None:
+        self._reflector = reflector
+        self._task = tasks.create_task(self._run(reflector, missing))
+
+    def stop(self) -> Reflector:
+        """Follow it no more, and forget what is in it."""
+        assert self._task is not None and self._reflector is not None
+        self._task.cancel()
+        self._reflector.clear()
+        self._tell(())
+        return self._reflector
+
+    def note_read(self) -> None:
+        self._tell(())
+        self._finish()
+
+    def note_error(self, error: KubeError) -> None:
+        """Whoever has no right to read it waits in vain, so nobody else does."""
+        if isinstance(error, Forbidden):
+            message = "cannot be read: let gwctl's service account get, list and watch it"
+            self._tell((Invalid(self._ref, "", message),))
+            self._finish()
+
+    def _tell(self, invalid: tuple[Invalid, ...]) -> None:
+        if invalid != self._told:
+            self._told = invalid
+            self._objects.note_unreadable(self._ref, invalid)
+
+    def _finish(self) -> None:
+        if not self.is_read:
+            self.is_read = True
+            self._on_read()
+
+    async def _run(self, reflector: Reflector, missing: float) -> None:
+        while True:
+            try:
+                await reflector.run(SECRETS.path("v1", self._ref.namespace))
+            except NotFound:
+                await asyncio.sleep(missing)

@@ -1,0 +1,191 @@
+"""Secrets of a cluster: only those that Gateways refer to are read, each by its name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gwctl.api.ref import Ref
+from gwctl.api.secret import Secret
+from gwctl.kube.client import KubeClient
+from gwctl.kube.reflector import Pace
+from gwctl.providers.kubernetes import KubernetesSource
+from tests.certificates import make_pair
+from tests.kube.apiserver import ApiServer
+from tests.manifests import CONTROLLER, gateway, gateway_class, https_listener
+from tests.providers.reader import Reader
+
+PACE = Pace(first=0.01, longest=0.04, refused=600.0, missing=0.02)
+A, B = make_pair("a.test"), make_pair("b.test")
+
+
+@pytest.fixture
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ApiServer]:
+    monkeypatch.delenv("HTTP_PROXY", raising=False)
+    monkeypatch.delenv("http_proxy", raising=False)
+    async with ApiServer() as server:
+        server.put(gateway_class())
+        yield server
+
+
+@pytest.fixture
+async def client(server: ApiServer, tmp_path: Path) -> AsyncIterator[KubeClient]:
+    async with KubeClient(server.kubeconfig(tmp_path / "kubeconfig")) as client:
+        yield client
+
+
+@asynccontextmanager
+async def reading(client: KubeClient) -> AsyncIterator[tuple[KubernetesSource, Reader]]:
+    source = KubernetesSource(client, controller_name=CONTROLLER, pace=PACE)
+    reader = Reader(source)
+    try:
+        await reader.next()
+        yield source, reader
+    finally:
+        await reader.close()
+
+
+def refer(server: ApiServer, *secrets: str, name: str = "gateway", namespace: str | None = None) -> None:
+    """Write a Gateway with a listener that refers to Secrets."""
+    manifest = gateway([https_listener("https", 443, *secrets)], name)
+    for reference in manifest["spec"]["listeners"][0]["tls"]["certificateRefs"]:
+        reference |= {"namespace": namespace} if namespace else {}
+    server.put(manifest)
+
+
+def secret(name: str, namespace: str = "default") -> Ref:
+    return Ref("Secret", namespace, name)
+
+
+def known(reader: Reader) -> set[Ref]:
+    return {ref for ref in reader.state if ref.kind == "Secret"}
+
+
+def asked(server: ApiServer) -> set[str]:
+    """The names of Secrets that were asked for; ``*`` for all."""
+    return {
+        request.partition("metadata.name%3D")[2].partition("&")[0] or request.partition("metadata.name=")[2] or "*"
+        for request in server.requests
+        if "/secrets" in request
+    }
+
+
+async def test_the_first_batch_has_the_secrets_that_gateways_refer_to_and_no_other_is_asked_for(
+    client: KubeClient, server: ApiServer
+) -> None:
+    for name in ("a", "b", "other"):
+        server.put(A.secret(name))
+    refer(server, "a", "b", "missing")
+    async with reading(client) as (source, reader):
+        assert known(reader) == {secret("a"), secret("b")}
+        assert source.unread_kinds == ()
+    assert asked(server) == {"a", "b", "missing"}
+
+
+async def test_nothing_is_asked_for_a_gateway_of_others(client: KubeClient, server: ApiServer) -> None:
+    server.put(A.secret("a"))
+    refer(server, "a")
+    server.put(gateway_class(controller="example.com/other"))
+    async with reading(client) as (_, reader):
+        assert known(reader) == set()
+    assert asked(server) == set()
+
+
+async def test_a_gateway_comes_with_its_secrets(client: KubeClient, server: ApiServer) -> None:
+    server.put(A.secret("a"))
+    async with reading(client) as (_, reader):
+        refer(server, "a")
+        await reader.until(lambda: Ref("Gateway", "default", "gateway") in reader.state)
+        assert known(reader) == {secret("a")}
+        assert len(reader.seen) == 2
+
+
+async def test_a_secret_is_followed_until_nobody_refers_to_it(client: KubeClient, server: ApiServer) -> None:
+    refer(server, "a")
+    refer(server, "a", name="second")
+    async with reading(client) as (_, reader):
+        server.put(A.secret("a"))
+        await reader.until(lambda: known(reader) == {secret("a")})
+        server.put(B.secret("a"))
+        await reader.until(lambda: content(reader, secret("a")) == B.certificate)
+        server.remove("Gateway", "second")
+        await reader.until(lambda: Ref("Gateway", "default", "second") not in reader.state)
+        assert known(reader) == {secret("a")}
+        server.remove("Gateway", "gateway")
+        await reader.until(lambda: Ref("Gateway", "default", "gateway") not in reader.state)
+        assert known(reader) == set()
+        await server.until(lambda: not [watcher for watcher in server.watchers if watcher.kind.name == "Secret"])
+
+
+def content(reader: Reader, ref: Ref) -> str:
+    found = reader.state[ref]
+    assert isinstance(found, Secret)
+    text = found.content("tls.crt")
+    assert text is not None
+    return text.reveal()
+
+
+async def test_another_namespace_is_asked_while_a_grant_allows_it(client: KubeClient, server: ApiServer) -> None:
+    server.put(A.secret("a", "n"))
+    refer(server, "a", namespace="n")
+    async with reading(client) as (_, reader):
+        assert asked(server) == set()
+        server.put(grant())
+        await reader.until(lambda: known(reader) == {secret("a", "n")})
+        server.remove("ReferenceGrant", "g", "n")
+        await reader.until(lambda: known(reader) == set())
+
+
+def grant() -> dict[str, Any]:
+    group = "gateway.networking.k8s.io"
+    return {
+        "apiVersion": f"{group}/v1",
+        "kind": "ReferenceGrant",
+        "metadata": {"name": "g", "namespace": "n"},
+        "spec": {
+            "from": [{"group": group, "kind": "Gateway", "namespace": "default"}],
+            "to": [{"group": "", "kind": "Secret"}],
+        },
+    }
+
+
+async def test_a_secret_that_gwctl_may_not_read_is_told_and_holds_nothing_up(
+    client: KubeClient, server: ApiServer
+) -> None:
+    server.put(A.secret("a"))
+    server.put(B.secret("b"))
+    server.fail("GET", "secrets?fieldSelector=metadata.name%3Da", 403)
+    server.fail("GET", "secrets?limit=500&fieldSelector=metadata.name%3Da", 403)
+    refer(server, "a", "b")
+    async with reading(client) as (_, reader):
+        assert known(reader) == {secret("b")}
+        assert [(item.subject, item.message) for item in reader.invalid] == [
+            (secret("a"), "cannot be read: let gwctl's service account get, list and watch it")
+        ]
+
+
+async def test_a_secret_that_cannot_be_had_holds_nothing_up_for_long(client: KubeClient, server: ApiServer) -> None:
+    async with reading(client) as (_, reader):
+        released = server.hang("GET", "secrets")
+        started = time.monotonic()
+        refer(server, "a")
+        await reader.next(20.0)
+        assert Ref("Gateway", "default", "gateway") in reader.state
+        assert time.monotonic() - started > 1.0
+        released.set()
+
+
+async def test_what_is_told_of_a_secret_holds_nothing_of_it(client: KubeClient, server: ApiServer) -> None:
+    server.put({**A.secret("a"), "data": {"tls.crt": "no base64!", "tls.key": 5}})
+    refer(server, "a")
+    async with reading(client) as (_, reader):
+        assert {(item.field, item.message) for item in reader.invalid} == {
+            ("data[tls.crt]", "must be base64"),
+            ("data[tls.key]", "must be base64"),
+        }
+        assert known(reader) == set()
