@@ -1,6 +1,7 @@
 """Fixtures of the tests that need a cluster; they are collected with `--cluster` only (`make cluster-test`)."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def kubectl(cluster: Cluster) -> Kubectl:
 @pytest.fixture
 def namespace(kubectl: Kubectl, request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace for one test, named after it."""
-    name = request.node.name.replace("_", "-").lower()[:60].strip("-")
+    name = re.sub("[^a-z0-9]+", "-", request.node.name.lower())[:60].strip("-")
     kubectl.run("create", "namespace", name)
     yield name
     kubectl.run("delete", "namespace", name, "--wait=false")

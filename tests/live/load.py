@@ -15,11 +15,19 @@ from tests.http1 import Connection, Response
 class Load:
     """Sends ``request`` on several connections until it is left; ``is_right`` judges each answer.
 
-    ``answers`` counts by what answered, ``failures`` holds what went wrong.
+    ``answers`` counts by what answered (the ``name`` or ``pod`` in its JSON), ``failures`` holds what went wrong.
     """
 
-    def __init__(self, port: int, request: Request, is_right: Callable[[Response], bool], connections: int = 4) -> None:
+    def __init__(
+        self,
+        port: int,
+        request: Request,
+        is_right: Callable[[Response], bool],
+        connections: int = 4,
+        host: str = "127.0.0.1",
+    ) -> None:
         self.port = port
+        self.host = host
         self.request = request
         self.is_right = is_right
         self.answers: Counter[str] = Counter()
@@ -51,7 +59,7 @@ class Load:
             await self._progress.wait_for(lambda: self.total >= goal)
 
     async def _send(self) -> None:
-        async with Connection(self.port) as connection:
+        async with Connection(self.port, self.host) as connection:
             while True:
                 try:
                     response = await connection.send(self.request)
@@ -61,7 +69,8 @@ class Load:
                     continue
                 if not self.is_right(response):
                     self.failures.append(f"{response.status} {response.body[:200]!r}")
-                name = response.json()["name"] if response.status == 200 else str(response.status)
+                answer = response.json() if response.status == 200 else {}
+                name = answer.get("name") or answer.get("pod") or str(response.status)
                 async with self._progress:
                     self.answers[name] += 1
                     self._progress.notify_all()
