@@ -195,6 +195,8 @@ class Node:
         _run("ip", "link", "set", "lo", "up")
         _run("ip", "address", "add", f"{ADDRESS}/24", "dev", LINK)
         _run("ip", "link", "set", LINK, "up")
+        # What runs in the node's own network reaches Services; the route only leads a packet to where it is translated.
+        _run("ip", "route", "add", SERVICES, "dev", LINK)
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="utf-8")
         for controller in cgroup_roots():
             (controller / CGROUP).mkdir(exist_ok=True)
