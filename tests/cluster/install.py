@@ -33,15 +33,11 @@ def install(cluster: Cluster, values: Mapping[str, str] | None = None) -> None:
     if not CHART.exists():
         raise PartError("there is no chart in charts/gwctl yet")
     # The suite looks for what a Gateway has led to in the Gateway's namespace: its alias.
-    given = {"gatewayClass.name": GATEWAY_CLASS, "replicas": "1", "gatewayService.aliases": "true", **(values or {})}
-    if cluster.images:  # so that pods are replaced when images have changed
-        given["podAnnotations.images"] = cluster.images
-    for part, image in zip(("gwctl", "haproxy"), image_names(), strict=True):
-        repository, _, tag = image.rpartition(":")
-        given |= {f"{part}.image.repository": repository, f"{part}.image.tag": tag}
+    given = {"gatewayClass.name": GATEWAY_CLASS, "replicas": "1", "gatewayService.aliases": "true"}
+    given |= {**image_values(cluster), **(values or {})}
     settings = [f"--set={name}={value}" for name, value in given.items()]
     say(NAME, f"installing gwctl into {NAMESPACE} …")
-    _helm(
+    helm(
         cluster, "upgrade", "--install", RELEASE, str(CHART), "--create-namespace", "--wait",
         f"--timeout={READY_SECONDS}s", *settings,
     )  # fmt: skip
@@ -49,11 +45,22 @@ def install(cluster: Cluster, values: Mapping[str, str] | None = None) -> None:
 
 def uninstall(cluster: Cluster) -> None:
     """Remove the release; its namespace stays."""
-    _helm(cluster, "uninstall", RELEASE, "--wait", "--ignore-not-found")
+    helm(cluster, "uninstall", RELEASE, "--wait", "--ignore-not-found")
 
 
-def _helm(cluster: Cluster, *arguments: str) -> None:
-    command = [str(find_helm()), f"--kubeconfig={cluster.kubeconfig}", f"--namespace={NAMESPACE}", *arguments]
+def image_values(cluster: Cluster) -> dict[str, str]:
+    """The chart's values for the images, by dotted name; pods are replaced when images have changed."""
+    values = {"podAnnotations.images": cluster.images} if cluster.images else {}
+    for part, image in zip(("gwctl", "haproxy"), image_names(), strict=True):
+        repository, _, tag = image.rpartition(":")
+        values |= {f"{part}.image.repository": repository, f"{part}.image.tag": tag}
+    return values
+
+
+def helm(cluster: Cluster, *arguments: str, namespace: str = NAMESPACE) -> str:
+    """Run Helm and give what it prints. Raises `PartError`."""
+    command = [str(find_helm()), f"--kubeconfig={cluster.kubeconfig}", f"--namespace={namespace}", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment())
     if done.returncode:
         raise PartError(f"helm {arguments[0]} failed: {done.stderr.strip()[-1000:]}")
+    return done.stdout
