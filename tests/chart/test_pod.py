@@ -167,6 +167,15 @@ def test_host_network_with_services_or_with_addresses_of_ones_own(helm: Helm) ->
     assert [item["metadata"]["name"] for item in rendered.all("Service")] == ["gwctl-metrics"]
 
 
+def test_a_pod_may_listen_on_the_ports_of_gateways_in_its_own_network(helm: Helm) -> None:
+    sysctl = {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
+    theirs = {"name": "net.core.somaxconn", "value": "4096"}
+    values = {"gatewayService": {"type": "none"}, "podSecurityContext": {"sysctls": [theirs]}}
+    assert helm.render(values).pod["securityContext"]["sysctls"] == [theirs, sysctl]
+    assert "sysctls" not in helm.render().pod["securityContext"]
+    assert "sysctls" not in helm.render({"hostNetwork": True}).pod["securityContext"]
+
+
 def test_pods_are_spread(helm: Helm) -> None:
     rendered = helm.render()
     labels = {"app.kubernetes.io/name": "gwctl", "app.kubernetes.io/instance": "gwctl"}

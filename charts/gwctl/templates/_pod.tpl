@@ -36,6 +36,10 @@ lifecycle:
 {{- $delay := int $values.shutdownDelaySeconds }}
 {{- $podSecurityContext := deepCopy $values.podSecurityContext }}
 {{- $haproxySecurityContext := deepCopy $values.securityContext }}
+{{- if and (eq (include "gwctl.gatewayServiceType" .) "none") (not $values.hostNetwork) }}
+{{- /* Gateways' own ports, 80 and 443 mostly, in a network that is the pod's alone. */}}
+{{- $_ := set $podSecurityContext "sysctls" (concat (default list $podSecurityContext.sysctls) (list (dict "name" "net.ipv4.ip_unprivileged_port_start" "value" "0"))) }}
+{{- end }}
 {{- if $values.privilegedPorts }}
 {{- $_ := mergeOverwrite $podSecurityContext (dict "runAsNonRoot" false "runAsUser" 0 "runAsGroup" 0 "fsGroup" 0) }}
 {{- $_ := mergeOverwrite $haproxySecurityContext (dict "capabilities" (dict "add" (list "NET_BIND_SERVICE"))) }}
