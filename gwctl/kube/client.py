@@ -40,6 +40,7 @@ _LONGEST_RETRY_AFTER = 120.0
 _PROXY_STATUS = frozenset({502, 503, 504})
 _KEEPALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 _JSON = "application/json"
+_METADATA = f"{_JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
 class WatchEvent(NamedTuple):
@@ -100,6 +101,14 @@ class KubeClient:
     async def get(self, path: str) -> Json:
         """Give an object."""
         return await self._call("GET", path)
+
+    async def get_annotations(self, path: str) -> dict[str, str]:
+        """Give the annotations of an object, without the object."""
+        answer = await self._call("GET", path, accept=_METADATA)
+        try:
+            return answer["metadata"].get("annotations") or {}
+        except (KeyError, TypeError, AttributeError):
+            raise Malformed(f"GET {path}: the answer is no object's metadata") from None
 
     async def list_page(self, path: str, token: str = "", *, field_selector: str = "", limit: int = 500) -> Json:
         """Give one page of a list; ``token`` is ``metadata.continue`` of the page before."""
@@ -171,9 +180,12 @@ class KubeClient:
         *,
         body: Json = None,
         content_type: str = _JSON,
+        accept: str = _JSON,
     ) -> Json:
         limits = aiohttp.ClientTimeout(total=self._timeout, sock_connect=min(_CONNECT_SECONDS, self._timeout))
-        response = await self._send(method, path, query, body=body, content_type=content_type, limits=limits)
+        response = await self._send(
+            method, path, query, body=body, content_type=content_type, accept=accept, limits=limits
+        )
         with _translated(method, path):
             data = await response.read()
         try:
@@ -190,6 +202,7 @@ class KubeClient:
         limits: aiohttp.ClientTimeout,
         body: Json = None,
         content_type: str = _JSON,
+        accept: str = _JSON,
     ) -> aiohttp.ClientResponse:
         try:
             with _translated(method, path):
@@ -197,7 +210,7 @@ class KubeClient:
                     path,
                     method,
                     query_params=list((query or {}).items()),
-                    header_params={"Accept": _JSON, "Content-Type": content_type},
+                    header_params={"Accept": accept, "Content-Type": content_type},
                     body=body,
                     auth_settings=["BearerToken"],
                     _preload_content=False,

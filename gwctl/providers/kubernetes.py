@@ -33,13 +33,16 @@ def _gateway(name: str, plural: str, namespaced: bool = True) -> Kind:
     return Kind(name, plural, GATEWAY_GROUP, known_versions(name), namespaced)
 
 
-KINDS = (
+GATEWAY_KINDS = (
     _gateway("GatewayClass", "gatewayclasses", namespaced=False),
     _gateway("Gateway", "gateways"),
     _gateway("HTTPRoute", "httproutes"),
     _gateway("GRPCRoute", "grpcroutes"),
     _gateway("TCPRoute", "tcproutes"),
     _gateway("ReferenceGrant", "referencegrants"),
+)
+KINDS = (
+    *GATEWAY_KINDS,
     Kind("Service", "services"),
     Kind("EndpointSlice", "endpointslices", "discovery.k8s.io", page=100),
     Kind("Namespace", "namespaces", namespaced=False),

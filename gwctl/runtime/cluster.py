@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from gwctl.api.ref import Ref
 from gwctl.infrastructure.address import host_addresses, service_addresses
 from gwctl.infrastructure.service import ServiceSettings
+from gwctl.kube.bundle import BundleVersions
 from gwctl.kube.client import SERVICE_ACCOUNT, KubeClient
 from gwctl.kube.lease import Election
 from gwctl.kube.reflector import Observer
-from gwctl.providers.kubernetes import KubernetesSource
+from gwctl.providers.kubernetes import GATEWAY_KINDS, KubernetesSource
 from gwctl.providers.statusapi import KubernetesStatusApi
 from gwctl.runtime.config import Config, ConfigError
 from gwctl.runtime.metrics import Metrics
@@ -52,6 +53,7 @@ class Cluster:
             controller_name=config.gateway_controller_name,
             observer=_Observer(metrics),
         )
+        self._versions = BundleVersions(client, GATEWAY_KINDS, self._publish_again)
         identity = config.identity or socket.gethostname()
         self.election = Election(
             client,
@@ -97,6 +99,7 @@ class Cluster:
         """Take part in the election and write what is to be written, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.election.run())
+            tasks.create_task(self._versions.run())
             tasks.create_task(self._status_writer.run())
             tasks.create_task(self._recorder.run())
             if self._service_writer is not None:
@@ -119,7 +122,8 @@ class Cluster:
         if self._last is None or self._pipeline is None or not self.election.is_leader:
             return
         last = self._last
-        outcome = Outcome(last.graph, last.applied, last.refused, self._addresses(self._pipeline))
+        addresses = self._addresses(self._pipeline)
+        outcome = Outcome(last.graph, last.applied, last.refused, addresses, self._versions.found)
         before, self._statuses = self._statuses, build_statuses(outcome, self._statuses)
         self._status_writer.update(self._statuses)
         self._recorder.record(build_events(before, self._statuses))

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gwctl.api.wire import GATEWAY_GROUP
-from gwctl.providers.kubernetes import KINDS
+from gwctl.providers.kubernetes import GATEWAY_KINDS, KINDS
 from tests.chart.rendering import Helm, Object
 
 READ = ("get", "list", "watch")
@@ -16,7 +16,7 @@ Rights = set[tuple[str, str, str, tuple[str, ...]]]
 def rights(role: Object) -> Rights:
     """A role as single rights: group, resource, verb, names."""
     return {
-        (group, resource, verb, tuple(rule.get("resourceNames", ())))
+        (group, resource, verb, tuple(sorted(rule.get("resourceNames", ()))))
         for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
@@ -28,10 +28,13 @@ def expand(group: str, resources: tuple[str, ...], verbs: tuple[str, ...], names
     return {(group, resource, verb, names) for resource in resources for verb in verbs}
 
 
-CLASSES = expand(GATEWAY_GROUP, ("gatewayclasses",), READ) | expand(
-    GATEWAY_GROUP, ("gatewayclasses/status",), ("patch",)
-)
 WITH_STATUS = ("gateways", "listenersets", "backendtlspolicies", *ROUTES)
+CRDS = tuple(f"{name}.{GATEWAY_GROUP}" for name in ("gatewayclasses", *WITH_STATUS, "referencegrants"))
+CLASSES = (
+    expand(GATEWAY_GROUP, ("gatewayclasses",), READ)
+    | expand(GATEWAY_GROUP, ("gatewayclasses/status",), ("patch",))
+    | {("apiextensions.k8s.io", "customresourcedefinitions", "get", tuple(sorted(CRDS)))}
+)
 OBJECTS = (
     expand(GATEWAY_GROUP, (*WITH_STATUS, "referencegrants"), READ)
     | expand(GATEWAY_GROUP, tuple(f"{name}/status" for name in WITH_STATUS), ("patch",))
@@ -97,6 +100,7 @@ def test_everything_that_gwctl_reads_may_be_read(helm: Helm) -> None:
     allowed = rights(helm.render().one("ClusterRole"))
     for kind in KINDS:
         assert {(kind.group, kind.plural, verb, ()) for verb in ("list", "watch")} <= allowed
+    assert {f"{kind.plural}.{kind.group}" for kind in GATEWAY_KINDS} <= set(CRDS)
 
 
 @pytest.mark.parametrize("namespaces", [[], ["team"]])

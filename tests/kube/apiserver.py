@@ -31,6 +31,7 @@ EXTRA_KINDS = (
     Kind("Lease", "leases", "coordination.k8s.io"),
     Kind("Event", "events", "events.k8s.io"),
     Kind("Secret", "secrets"),
+    Kind("CustomResourceDefinition", "customresourcedefinitions", "apiextensions.k8s.io", namespaced=False),
 )
 
 
@@ -319,6 +320,8 @@ class ApiServer:
         if found is None:
             return _status(404, "NotFound", f'{kind.plural} "{name}" not found')
         match request.method:
+            case "GET" if "as=PartialObjectMetadata" in request.headers.get("Accept", ""):
+                return _json({"kind": "PartialObjectMetadata", "metadata": found["metadata"]})
             case "GET":
                 return _json(found)
             case "DELETE":

@@ -53,8 +53,9 @@ async def test_a_gateway_from_its_creation_to_its_end(dataplane: DataPlane, serv
             assert status["addresses"] == [{"type": "IPAddress", "value": "192.0.2.1"}]
             assert status["listeners"][0]["attachedRoutes"] == 1
             assert (await fetch(slot, Request("GET", "a.test", "/x"))).status == 200
-            accepted = condition(server.object("GatewayClass", "haproxy", "")["status"], "Accepted")
-            assert accepted["status"] == "True"
+            of_class = server.object("GatewayClass", "haproxy", "")["status"]
+            assert condition(of_class, "Accepted")["status"] == "True"
+            assert condition(of_class, "SupportedVersion")["status"] == "True"
             (parent,) = server.object("HTTPRoute", "web")["status"]["parents"]
             assert parent["controllerName"] == CONTROLLER
             assert condition(parent, "ResolvedRefs")["status"] == "True"

@@ -1,0 +1,66 @@
+"""Which versions of the Gateway API the CRDs of a cluster come from.
+
+In: an annotation of each CRD, read by name, which takes a right to these few and no others. The surprising fact: a CRD
+is a large document; asked for as metadata alone it is a small one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from gwctl.kube.client import KubeClient
+from gwctl.kube.error import Forbidden, KubeError, NotFound
+from gwctl.kube.kind import Kind
+from gwctl.kube.reflector import Backoff, Pace
+
+_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+_ANNOTATION = "gateway.networking.k8s.io/bundle-version"
+_AGAIN_SECONDS = 300.0
+
+
+class BundleVersions:
+    """Knows ``found``: the versions, an empty text for a CRD that names none; None while gwctl may not read them."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        kinds: Iterable[Kind],
+        on_change: Callable[[], None],
+        *,
+        pace: Pace | None = None,
+        seconds: float = _AGAIN_SECONDS,
+    ) -> None:
+        self.found: frozenset[str] | None = None
+        self._client = client
+        self._names = [f"{kind.plural}.{kind.group}" for kind in kinds]
+        self._on_change = on_change
+        self._pace = pace or Pace()
+        self._seconds = seconds
+
+    async def run(self) -> None:
+        """Read them now and every few minutes, since nobody tells of a change, until cancelled."""
+        backoff = Backoff(self._pace)
+        while True:
+            try:
+                found = await self._read()
+            except KubeError as error:
+                await backoff.wait(error)
+                continue
+            backoff.reset()
+            if found != self.found:
+                self.found = found
+                self._on_change()
+            await asyncio.sleep(self._seconds)
+
+    async def _read(self) -> frozenset[str] | None:
+        versions = set()
+        for name in self._names:
+            try:
+                annotations = await self._client.get_annotations(f"{_PATH}/{name}")
+            except NotFound:
+                continue
+            except Forbidden:
+                return None
+            versions.add(annotations.get(_ANNOTATION, ""))
+        return frozenset(versions)
