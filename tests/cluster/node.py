@@ -148,6 +148,7 @@ class Node:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._components: dict[str, subprocess.Popen[bytes]] = {}
+        self._commands: dict[str, tuple[str, ...]] = {}
         self._started = time.monotonic()
         os.environ["KUBECONFIG"] = f"{HERE}/kubeconfig"
         os.environ["KUBECACHEDIR"] = "/run/kubectl"
@@ -177,12 +178,17 @@ class Node:
         self._say("DNS ready")
 
     def hold(self) -> str:
-        """Wait until a component ends, and say which."""
-        names = {process.pid: name for name, process in self._components.items()}
+        """Wait until a component ends of itself, and say which; one that was killed is started again."""
         while True:
             pid, status = os.wait()  # the pods' orphans too: this is process 1
-            if pid in names:
-                return f"{names[pid]} ended with status {os.waitstatus_to_exitcode(status)}"
+            for name, process in self._components.items():
+                if process.pid == pid:
+                    code = os.waitstatus_to_exitcode(status)
+                    if code >= 0:
+                        return f"{name} ended with status {code}"
+                    self._say(f"{name} was killed, starting it again")
+                    self._start(name, *self._commands[name])
+                    break
 
     def _prepare(self) -> None:
         _run("mount", "-t", "tmpfs", "-o", "mode=755", "gwctl", "/run")
@@ -254,7 +260,8 @@ class Node:
         self._start("kube-proxy", "kube-proxy", "--config=/run/node/kube-proxy.json", "--v=1")
 
     def _start(self, name: str, *command: str) -> None:
-        with (HERE / "log" / f"{name}.log").open("wb") as log:
+        self._commands[name] = command
+        with (HERE / "log" / f"{name}.log").open("ab") as log:
             self._components[name] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.install import GATEWAY_CLASS, NAMESPACE
 from tests.cluster.kubectl import Kubectl
 from tests.live.load import Load
+from tests.parts import PartError
 
 ECHO_IMAGE = "registry.k8s.io/gateway-api/echo-basic:v1.5.1"
 WAIT_SECONDS = 120.0
@@ -202,6 +204,35 @@ async def test_a_rollout_of_the_backend_fails_no_request(address: str, kubectl: 
         )
     assert load.failures == []
     assert len(load.answers) > 2
+
+
+async def test_the_api_server_is_killed_and_clients_see_nothing(address: str, kubectl: Kubectl, namespace: str) -> None:
+    def answers() -> bool:
+        try:
+            return kubectl.run("get", "--raw", "/readyz").strip() == "ok"
+        except PartError:
+            return False
+
+    before = restarts(kubectl, "gwctl")
+    async with under_load(address) as load:
+        (victim,) = processes("kube-apiserver --etcd-servers")
+        os.kill(victim, signal.SIGKILL)
+        await asyncio.to_thread(until, "another process", lambda: victim not in processes("kube-apiserver --etcd"))
+        await asyncio.to_thread(until, "the API server answers again", answers)
+        filters = [{"type": "ResponseHeaderModifier", "responseHeaderModifier": {"set": [{"name": "a", "value": "b"}]}}]
+        rule = {"filters": filters, "backendRefs": [{"name": "web", "port": 80}]}
+        route = kubectl.get("httproute", "web", f"--namespace={namespace}")
+        route["spec"]["rules"] = [rule]
+        kubectl.apply({key: route[key] for key in ("apiVersion", "kind", "metadata", "spec")})
+
+        def is_changed() -> bool:
+            with urllib.request.urlopen(f"http://{address}/", timeout=10) as response:
+                return bool(response.headers.get("a") == "b")
+
+        await asyncio.to_thread(until, "a change made afterwards is served", is_changed)
+        await asyncio.to_thread(until, "ready", lambda: all_ready(kubectl))
+    assert load.failures == []
+    assert restarts(kubectl, "gwctl") == before
 
 
 async def test_the_leader_is_killed_and_another_writes_on(address: str, kubectl: Kubectl, namespace: str) -> None:
