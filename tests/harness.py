@@ -392,6 +392,9 @@ class EchoBackend:
             await self._server.wait_closed()
             self._server = None
 
+    def note(self, reply: dict[str, object]) -> None:
+        """Hear of each request, as it is answered; for tests that want to know what came in."""
+
     def answer(self, method: str, target: str, headers: Mapping[str, list[str]], body_length: int) -> bytes:
         """The whole response to one request."""
         path, _, query = target.partition("?")
@@ -406,6 +409,7 @@ class EchoBackend:
             "headers": headers,
             "body_length": body_length,
         }
+        self.note(reply)
         body = b"" if status in (204, 304) else json.dumps(reply).encode()
         length = f"content-length: {len(body)}\r\n" if body else ""
         asked = ((name[7:], value) for name, lines in headers.items() if name.startswith("answer-") for value in lines)

@@ -149,6 +149,11 @@ def backend(name: str, port: int = 80, weight: int = 1) -> Manifest:
     return {"name": name, "port": port, "weight": weight}
 
 
+def backend_object(name: str, port: int = 80) -> Manifest:
+    """A reference to a Service without a weight."""
+    return {"name": name, "port": port}
+
+
 def _object(version: str, kind: str, name: str, namespace: str, spec: Manifest) -> Manifest:
     meta = {"name": name, "namespace": namespace}
     return {"apiVersion": version, "kind": kind, "metadata": meta, "spec": spec}
@@ -237,6 +242,8 @@ def _random_rule(random: Random, services: list[str]) -> Manifest:
         rule["filters"] = _random_filters(random, prefixes)
     if random.random() > 0.8:
         rule["timeouts"] = {random.choice(["request", "backendRequest"]): random.choice(["0s", "10s", "1h"])}
+    if random.random() > 0.85:
+        rule["retry"] = {"attempts": random.randint(1, 3), "codes": random.sample([500, 503], random.randint(0, 2))}
     return {**rule, "backendRefs": refs}
 
 
@@ -248,6 +255,9 @@ def _random_filters(random: Random, prefixes: bool, redirect: bool = False) -> l
     filters += (_random_header_filter(random, kind) for kind in kinds)
     if random.random() > 0.75:
         filters.append(_random_cors(random))
+    if random.random() > 0.85:
+        mirror = {"backendRef": backend_object(random.choice(["s1", "missing"])), "percent": random.choice([50, 100])}
+        filters.append({"type": "RequestMirror", "requestMirror": mirror})
     return random.sample(filters, len(filters))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gwctl.routing.effect import origin_fits, rewritten_path
-from gwctl.routing.filter import Cors, Filters, HeaderFilter, Timeouts
+from gwctl.routing.filter import Cors, Filters, HeaderFilter, Retry, Timeouts
 from gwctl.routing.request import Request
 from gwctl.routing.rule import PathKey
 
@@ -23,6 +23,12 @@ def describe_filters(filters: Filters, matched: PathKey, request: Request) -> It
         yield "rewrite", ", ".join(parts)
     if filters.cors is not None:
         yield "cors", _describe_cors(filters.cors, request)
+    for mirror in filters.mirrors:
+        share = "" if mirror.numerator == mirror.denominator else f", {mirror.numerator} of {mirror.denominator}"
+        service = f"{mirror.service.namespace}/{mirror.service.name} port {mirror.service.port}"
+        yield "mirror", f"Service {service}{share}"
+    if filters.retry is not None:
+        yield "retry", _describe_retry(filters.retry)
     if filters.timeouts is not None:
         yield "timeouts", ", ".join(_describe_timeouts(filters.timeouts))
 
@@ -33,6 +39,15 @@ def _describe_cors(cors: Cors, request: Request) -> str:
         return "the request has no origin"
     allowed = "allowed" if any(origin_fits(wanted, origin) for wanted in cors.origins) else "not allowed"
     return f"origin {origin} is {allowed}" + (", preflight answered 204" if request.preflight_method else "")
+
+
+def _describe_retry(retry: Retry) -> str:
+    parts = [f"{retry.attempts} more attempt{'' if retry.attempts == 1 else 's'} after a failed connection"]
+    if retry.codes:
+        parts.append(f"or status {', '.join(map(str, retry.codes))}")
+    if retry.pause:
+        parts.append(f"each after {retry.pause} ms")
+    return ", ".join(parts)
 
 
 def _describe_timeouts(timeouts: Timeouts) -> Iterator[str]:

@@ -40,7 +40,7 @@ def to_plain(value: object) -> Any:
             {
                 name: item
                 for name, (item, default) in shown.items()
-                if not ((is_dataclass(item) or item is False) and item == default)
+                if not ((is_dataclass(item) or item is False or item == ()) and item == default)
             }
         )
     if isinstance(value, Mapping):

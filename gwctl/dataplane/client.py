@@ -228,6 +228,16 @@ class Client:
         response = await self._send("GET", "/services/haproxy/runtime/maps/{name}/entries", name=table)
         return _understand(response, lambda body: [(str(row["key"]), str(row["value"])) for row in body or ()])
 
+    async def count(self, table: str) -> int:
+        """Give the sum of a table of counters; zero where HAProxy has no such table."""
+        try:
+            response = await self._send("GET", "/services/haproxy/runtime/stick_tables/{name}/entries", name=table)
+        except Refused as error:
+            if "No such table" in str(error):
+                return 0
+            raise
+        return _understand(response, lambda body: sum(int(entry.get("gpc0") or 0) for entry in body or ()))
+
     async def row(self, table: str, key: str) -> str | None:
         """Give the value of a row, None where there is none."""
         path = "/services/haproxy/runtime/maps/{name}/entries/{key}"

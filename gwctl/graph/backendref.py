@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gwctl.api.ref import Ref
-from gwctl.api.wire import BackendRef
+from gwctl.api.wire import BackendObjectReference
 from gwctl.graph import problem
-from gwctl.graph.node import BackendNode, Problem, ServicePort
+from gwctl.graph.node import Problem, ServicePort
 from gwctl.graph.referencegrant import reference_is_permitted
 from gwctl.snapshot import Snapshot
 
@@ -20,41 +20,41 @@ _WITHOUT_GRPC = frozenset({"kubernetes.io/ws", "kubernetes.io/wss"})
 
 
 class ResolvedBackend(NamedTuple):
-    """``reference`` is the Service that is meant, existing or not; None when it is no Service."""
+    """``service`` None: it leads nowhere. ``reference``: the Service that is meant, existing or not, if it is one."""
 
-    node: BackendNode
+    service: ServicePort | None
     reference: Ref | None
     problem: Problem | None
 
 
-def resolve_backend(snapshot: Snapshot, route: Ref, ref: BackendRef, field: str) -> ResolvedBackend:
-    """Resolve a backendRef of a route; ``field`` is its path in the route."""
+def resolve_backend(snapshot: Snapshot, route: Ref, ref: BackendObjectReference, field: str) -> ResolvedBackend:
+    """Resolve a reference of a route to a backend; ``field`` is its path in the route."""
     if ref.group != "" or ref.kind != "Service":
-        return _nowhere(ref, None, problem.invalid_kind(route, f"{field}.kind", ref.group, ref.kind))
+        return _nowhere(None, problem.invalid_kind(route, f"{field}.kind", ref.group, ref.kind))
     target = Ref("Service", ref.namespace or route.namespace, ref.name)
     if not reference_is_permitted(snapshot, route, target):
-        return _nowhere(ref, target, problem.ref_not_permitted(route, field, target))
+        return _nowhere(target, problem.ref_not_permitted(route, field, target))
     service = snapshot.services.get(target)
     if service is None:
-        return _nowhere(ref, target, problem.backend_not_found(route, f"{field}.name", f"there is no {target}"))
+        return _nowhere(target, problem.backend_not_found(route, f"{field}.name", f"there is no {target}"))
     if service.spec.type == "ExternalName":
         # A Service of one's own making that leads to any address, the cluster's metadata included.
         message = f"{target} is an ExternalName, which is refused"
-        return _nowhere(ref, target, problem.unsupported_backend(route, f"{field}.name", message))
+        return _nowhere(target, problem.unsupported_backend(route, f"{field}.name", message))
     ports = [port for port in service.spec.ports if port.port == ref.port]
     if not ports:
         message = f"{target} has no port {ref.port}"
-        return _nowhere(ref, target, problem.backend_not_found(route, f"{field}.port", message))
+        return _nowhere(target, problem.backend_not_found(route, f"{field}.port", message))
     for port in ports:
         if port.protocol == "TCP" and route.kind == "GRPCRoute" and port.app_protocol in _WITHOUT_GRPC:
             message = f"port {ref.port} of {target} is for {port.app_protocol}, which carries no gRPC"
-            return _nowhere(ref, target, problem.unsupported_backend_protocol(route, f"{field}.port", message))
+            return _nowhere(target, problem.unsupported_backend_protocol(route, f"{field}.port", message))
         if port.protocol == "TCP":
             found = ServicePort(target.namespace, target.name, port.port, port.app_protocol or "")
-            return ResolvedBackend(BackendNode(ref.weight, found), target, None)
+            return ResolvedBackend(found, target, None)
     message = f"port {ref.port} of {target} is for {ports[0].protocol} only"
-    return _nowhere(ref, target, problem.unsupported_backend_protocol(route, f"{field}.port", message))
+    return _nowhere(target, problem.unsupported_backend_protocol(route, f"{field}.port", message))
 
 
-def _nowhere(ref: BackendRef, target: Ref | None, why: Problem) -> ResolvedBackend:
-    return ResolvedBackend(BackendNode(ref.weight, None), target, why)
+def _nowhere(target: Ref | None, why: Problem) -> ResolvedBackend:
+    return ResolvedBackend(None, target, why)

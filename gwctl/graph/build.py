@@ -21,7 +21,7 @@ from gwctl.api.httproute import HTTPBackendRef, HTTPRoute, HTTPRouteFilter
 from gwctl.api.ref import Ref
 from gwctl.api.service import Service
 from gwctl.api.tcproute import TCPRoute
-from gwctl.api.wire import BackendRef
+from gwctl.api.wire import BackendObjectReference, BackendRef
 from gwctl.graph import problem
 from gwctl.graph.attach import attach_route
 from gwctl.graph.backendref import resolve_backend
@@ -405,15 +405,19 @@ class _RuleBuilder:
     def _http(self, route: HTTPRoute) -> Iterator[HTTPRuleNode]:
         for index, rule in enumerate(route.spec.rules):
             if self._stands(index, check_rule(rule)):
-                matches, filters = first_of_equal_names(rule.matches), _build_filters(rule.filters)
+                matches, filters = (
+                    first_of_equal_names(rule.matches),
+                    self._filters(f"spec.rules[{index}]", rule.filters),
+                )
                 backends = self._backends(index, rule.backend_refs)
-                yield HTTPRuleNode(index, rule.name or "", matches, filters, backends, rule.timeouts)
+                yield HTTPRuleNode(index, rule.name or "", matches, filters, backends, rule.timeouts, rule.retry)
 
     def _grpc(self, route: GRPCRoute) -> Iterator[GRPCRuleNode]:
         for index, rule in enumerate(route.spec.rules):
             if self._stands(index, check_grpc_rule(rule)):
                 backends = self._backends(index, rule.backend_refs)
-                yield GRPCRuleNode(index, rule.name or "", rule.matches, _build_filters(rule.filters), backends)
+                filters = self._filters(f"spec.rules[{index}]", rule.filters)
+                yield GRPCRuleNode(index, rule.name or "", rule.matches, filters, backends)
 
     def _tcp(self, route: TCPRoute) -> Iterator[TCPRuleNode]:
         for index, rule in enumerate(route.spec.rules):
@@ -427,17 +431,25 @@ class _RuleBuilder:
         return tuple(self._backend(f"spec.rules[{index}].backendRefs[{place}]", ref) for place, ref in enumerate(refs))
 
     def _backend(self, field: str, ref: BackendRef) -> BackendNode:
+        filters = self._filters(field, ref.filters) if isinstance(ref, HTTPBackendRef) else ()
+        return BackendNode(ref.weight, self._resolve(field, ref), filters)
+
+    def _filters(self, field: str, filters: Iterable[HTTPRouteFilter]) -> tuple[FilterNode, ...]:
+        found: list[FilterNode] = []
+        for index, item in enumerate(filters):
+            mirror = item.request_mirror
+            where = f"{field}.filters[{index}].requestMirror.backendRef"
+            service = self._resolve(where, mirror.backend_ref) if mirror is not None else None
+            found.append(FilterNode(first_of_equal_headers(item), service))
+        return tuple(found)
+
+    def _resolve(self, field: str, ref: BackendObjectReference) -> ServicePort | None:
         resolved = resolve_backend(self.snapshot, self.route.ref, ref, field)
         if resolved.reference is not None:
             self.references.add(resolved.reference)
         if resolved.problem is not None:
             self.problems.append(resolved.problem)
-        filters = ref.filters if isinstance(ref, HTTPBackendRef) else ()
-        return replace(resolved.node, filters=_build_filters(filters)) if filters else resolved.node
-
-
-def _build_filters(filters: Iterable[HTTPRouteFilter]) -> tuple[FilterNode, ...]:
-    return tuple(FilterNode(first_of_equal_headers(item)) for item in filters)
+        return resolved.service
 
 
 def _check_classes(classes: Mapping[Ref, GatewayClass]) -> tuple[Problem, ...]:
@@ -449,7 +461,12 @@ def _used(node: RouteNode | None) -> set[ServicePort]:
     """The Services that a route sends requests to, where it serves at all."""
     if node is None or not node.attachments:
         return set()
-    return {backend.service for rule in node.rules for backend in rule.backends if backend.service is not None}
+    used: set[ServicePort | None] = set()
+    for rule in node.rules:
+        used |= {backend.service for backend in rule.backends}
+        filters = [item for backend in rule.backends for item in backend.filters]
+        used |= {item.service for item in (*filters, *getattr(rule, "filters", ()))}
+    return {service for service in used if service is not None}
 
 
 def _differing(keys: Iterable[Name], old: Mapping[Name, object], new: Mapping[Name, object]) -> frozenset[Name]:

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from gwctl.api.gateway import Gateway, GatewayClass
 from gwctl.api.grpcroute import GRPCRoute, GRPCRouteMatch
-from gwctl.api.httproute import HTTPRoute, HTTPRouteFilter, HTTPRouteMatch, HTTPRouteTimeouts
+from gwctl.api.httproute import HTTPRoute, HTTPRouteFilter, HTTPRouteMatch, HTTPRouteRetry, HTTPRouteTimeouts
 from gwctl.api.ref import Ref
 from gwctl.api.sensitive import Sensitive
 from gwctl.api.tcproute import TCPRoute
@@ -135,9 +135,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class FilterNode:
-    """A filter of a rule or of a backendRef."""
+    """A filter of a rule or of a backendRef. ``service``: where a RequestMirror sends copies, None for nowhere."""
 
     resource: HTTPRouteFilter
+    service: ServicePort | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,7 @@ class HTTPRuleNode:
     filters: tuple[FilterNode, ...]
     backends: tuple[BackendNode, ...]
     timeouts: HTTPRouteTimeouts | None = None
+    retry: HTTPRouteRetry | None = None
 
 
 @dataclass(frozen=True, slots=True)

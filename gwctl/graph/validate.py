@@ -31,13 +31,10 @@ from gwctl.api.wire import HEADER_NAME_PATTERN
 
 # What rules may use.
 SUPPORTED_FILTERS = frozenset(
-    {"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS"}
+    {"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS", "RequestMirror"}
 )
 _HEADER_FILTERS = ("RequestHeaderModifier", "ResponseHeaderModifier")
-UNSUPPORTED_FIELDS: tuple[tuple[str, str], ...] = (
-    ("retry", "retry"),
-    ("session_persistence", "sessionPersistence"),
-)
+UNSUPPORTED_FIELDS: tuple[tuple[str, str], ...] = (("session_persistence", "sessionPersistence"),)
 
 MATCH_LIMIT = 9_000
 """Longest match in bytes, its values percent-encoded. With what its rule does it must fit into one row of a table."""
@@ -47,6 +44,9 @@ HEADERS_LIMIT = 8_900
 
 CORS_LIMIT = 12_000
 """Longest CORS policy in bytes, its values percent-encoded. It must fit into one row of a table."""
+
+MOST_RETRIES = 100
+"""How often HAProxy can retry a request."""
 
 WILDCARD_LEVELS = 12
 """How many labels may follow ``*.`` in a host name: one look-up each, for hosts without a row of their own."""
@@ -74,6 +74,9 @@ def check_rule(rule: HTTPRouteRule) -> list[Refusal]:
     found += check_filters(rule.filters, "filters")
     for index, ref in enumerate(rule.backend_refs):
         found += check_filters((*rule.filters, *ref.filters), f"backendRefs[{index}].filters", len(rule.filters))
+    if rule.retry is not None and (rule.retry.attempts or 0) > MOST_RETRIES:
+        message = f"more than {MOST_RETRIES} retries are not supported"
+        found.append(Refusal("retry.attempts", message))
     for attribute, field in UNSUPPORTED_FIELDS:
         if getattr(rule, attribute) is not None:
             found.append(Refusal(field, f"{field} is not supported yet"))

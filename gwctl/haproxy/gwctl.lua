@@ -6,6 +6,7 @@
 --   condition   m:METHOD | c:METHOD (a CORS preflight for it fits too) | p~REGEX | h:NAME:VALUE | h~NAME:REGEX | q:NAME:VALUE | q~NAME:REGEX  (percent-encoded)
 --   target      '*' WEIGHT ':' SHARE '+' WEIGHT ':' SHARE ...
 --   share       SERVICE, or SERVICE '@' FILTERS where its filters are not those of its rule
+--   mirrors row NUMERATOR '/' DENOMINATOR ':' SHARE '+' ...
 --   cors row    origins|credentials|methods|headers|exposed headers|max age; lists joined by '+', percent-encoded
 
 local groups = Map.new("@GROUPS@", Map._str)
@@ -307,4 +308,154 @@ core.register_action("gwctl_expose", { "http-res" }, function(txn)
     end
     table.sort(names)
     txn:set_var("txn.exposed", table.concat(names, ", "))
+end)
+
+-- Copies of requests, for mirrors. No client waits for one. Workers send them, so many on each thread, each over a
+-- connection of its own that lives on for a second or two: an old process ends only when they are closed. What finds no
+-- worker is not mirrored, and neither is a request whose body does not fit into a buffer or whose length is not known
+-- (txn.copy_lost).
+local WORKERS = 100
+local copies = core.queue()
+local workers, idle = {}, 0
+
+local function connect()
+    local socket = core.tcp()
+    socket:settimeout(@COPY_SECONDS@)
+    if socket:connect(os.getenv("GWCTL_LOOP") or "@LOOP@") then return socket end
+    socket:close()
+    return nil
+end
+
+-- Gives whether the copy has arrived, and whether the connection lives on. The loop answers without a body, whatever
+-- the mirror has answered; one that had been idle may be closed without an answer.
+local function exchange(socket, text)
+    if not socket:send(text) then return false, false end
+    local line, why = socket:receive("*l")
+    if line == nil then return why == "timeout", false end
+    if line:sub(1, 12) ~= "HTTP/1.1 204" then return true, false end
+    repeat line = socket:receive("*l") until line == nil or #line < 2
+    return true, line ~= nil
+end
+
+-- Gives the connection where it lives on, and whether to try again over a new one.
+local function deliver(socket, text)
+    local was_idle = socket ~= nil
+    socket = socket or connect()
+    if socket == nil then return nil, false end
+    local arrived, lives = exchange(socket, text)
+    if lives then return socket, false end
+    socket:close()
+    return nil, was_idle and not arrived
+end
+
+local function work(worker)
+    while true do
+        idle = idle + 1
+        worker.idle_since = core.now().sec
+        local text = copies:pop_wait()
+        worker.idle_since = nil
+        local ok, living, again = pcall(deliver, worker.socket, text)
+        if ok and again then ok, living = pcall(deliver, nil, text) end
+        worker.socket = ok and living or nil
+    end
+end
+
+local function close_idle()
+    while true do
+        core.sleep(1)
+        for _, worker in ipairs(workers) do
+            if worker.socket ~= nil and worker.idle_since ~= nil and core.now().sec > worker.idle_since + 1 then
+                pcall(worker.socket.close, worker.socket)
+                worker.socket = nil
+            end
+        end
+    end
+end
+
+local function copy(text)
+    if idle < 1 then
+        if #workers >= WORKERS then return false end
+        if #workers == 0 then core.register_task(close_idle) end
+        local worker = {}
+        workers[#workers + 1] = worker
+        core.register_task(work, worker)
+    end
+    idle = idle - 1
+    copies:push(text)
+    return true
+end
+
+local parse_mirrors = cache(function(text)
+    local mirrors = {}
+    for _, part in ipairs(split(text, "+")) do
+        local numerator, denominator, share = part:match("^(%d+)/(%d+):(.*)$")
+        local service, filters = share:match("^([^@]*)@?(.*)$")
+        mirrors[#mirrors + 1] = {
+            numerator = tonumber(numerator),
+            denominator = tonumber(denominator),
+            purpose = "copy|" .. service .. "|" .. (filters ~= "" and filters or "-"),
+        }
+    end
+    return mirrors
+end)
+
+local OF_CONNECTION = {}
+for name in ("connection content-length expect http2-settings keep-alive proxy-connection te transfer-encoding upgrade " ..
+             "@LOOP_HEADER@"):gmatch("%S+") do
+    OF_CONNECTION[name] = true
+end
+
+-- All of a request but its start and its body, nil where the body cannot be mirrored.
+local function head_of_copy(txn, body)
+    local headers = txn.http:req_get_headers()
+    local length = join_header(headers["content-length"])
+    if headers["transfer-encoding"] ~= nil or (length ~= nil and tonumber(length) ~= #body) then return nil end
+    local lines = {}
+    for name, values in pairs(headers) do
+        if not OF_CONNECTION[name] then
+            for index = 0, #values do lines[#lines + 1] = name .. ": " .. values[index] end
+        end
+    end
+    lines[#lines + 1] = "x-forwarded-for: " .. txn.sf:src()
+    if length ~= nil then lines[#lines + 1] = "content-length: " .. length end
+    return table.concat(lines, "\r\n") .. "\r\n\r\n"
+end
+
+core.register_action("gwctl_mirror", { "http-req" }, function(txn)
+    local body = txn.sf:req_body()
+    local start = txn.sf:method() .. " " .. txn.sf:pathq() .. " HTTP/1.1\r\n@LOOP_HEADER@: "
+    local head = nil
+    for _, mirror in ipairs(parse_mirrors(txn:get_var("txn.mirrors"))) do
+        if math.random(mirror.denominator) <= mirror.numerator then
+            head = head or head_of_copy(txn, body)
+            if head == nil or not copy(start .. mirror.purpose .. "\r\n" .. head .. body) then
+                txn:set_var("txn.copy_lost", "1")
+            end
+        end
+    end
+end)
+
+-- Retries. An answer on the loop whose status a rule retries says "again", and what it is in truth in a header.
+local parse_codes = cache(function(text)
+    local codes = {}
+    for code in text:match("[^:]*$"):gmatch("%d+") do codes[tonumber(code)] = true end
+    return codes
+end)
+
+core.register_action("gwctl_judge", { "http-res" }, function(txn)
+    local status, rest = tonumber(txn.f:status()), tonumber(txn:get_var("txn.rest") or 1)
+    if parse_codes(txn:get_var("txn.retry"))[status] and rest > 0 then
+        txn.http:res_set_status(@AGAIN@)
+    elseif status == @AGAIN@ then
+        txn.http:res_set_status(599)
+    else
+        return
+    end
+    txn.http:res_set_header("@STATUS_HEADER@", tostring(status))
+end)
+
+core.register_action("gwctl_status", { "http-res" }, function(txn)
+    local status = join_header(txn.http:res_get_headers()["@STATUS_HEADER@"])
+    txn.http:res_set_status(tonumber(status))
+    txn.http:res_del_header("@STATUS_HEADER@")
 end)

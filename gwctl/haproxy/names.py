@@ -17,6 +17,12 @@ DEFAULTS_HTTPS = "gwctl-https"
 DEFAULTS_TCP = "gwctl-tcp"
 DEFAULTS_HTTP_SLOT = "gwctl-http-slot"
 DEFAULTS_TCP_SLOT = "gwctl-tcp-slot"
+DEFAULTS_LOOP = "gwctl-loop-end"
+
+LOOP = "gwctl-loop"
+RETRY = "gwctl-retry"
+ATTEMPTS = "gwctl-attempts"
+LOST_COPIES = "gwctl-lost-copies"
 
 
 class Table(StrEnum):
@@ -32,6 +38,7 @@ class Table(StrEnum):
     RESPONSE_HEADERS = "gwctl-response-headers.map"
     LOCATIONS = "gwctl-locations.map"
     CORS = "gwctl-cors.map"
+    MIRRORS = "gwctl-mirrors.map"
     TCP = "gwctl-tcp.map"
     SERVICES = "gwctl-services.map"
 

@@ -152,6 +152,7 @@ _ROW_ORDER = (
     Table.RESPONSE_HEADERS,
     Table.LOCATIONS,
     Table.CORS,
+    Table.MIRRORS,
     Table.FILTERS,
     Table.GROUPS,
     Table.PATHS_PREFIX,

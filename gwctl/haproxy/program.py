@@ -12,24 +12,30 @@ from importlib.resources import files
 from typing import Any
 
 from gwctl.graph.validate import WILDCARD_LEVELS
-from gwctl.haproxy import grpc
-from gwctl.haproxy.encoding import SLASH, content_id, encode_header_names
+from gwctl.haproxy import grpc, loop
+from gwctl.haproxy.action import answer, found, set_variable, when
+from gwctl.haproxy.encoding import SLASH, content_id
+from gwctl.haproxy.filtering import IS_ERROR, change_copy, change_response, expose_headers, filter_request, set_timeouts
 from gwctl.haproxy.names import (
+    ATTEMPTS,
     DEFAULTS_HTTP,
     DEFAULTS_HTTP_SLOT,
     DEFAULTS_HTTPS,
+    DEFAULTS_LOOP,
     DEFAULTS_TCP,
     DEFAULTS_TCP_SLOT,
+    LOOP,
+    LOST_COPIES,
     PLACEHOLDER,
     PREFIX,
+    RETRY,
     Table,
     crt_list_name,
     frontend_name,
     listener_slot_name,
 )
 from gwctl.haproxy.state import CrtEntry, Section, SectionKey, SectionKind
-from gwctl.haproxy.table import CONNECT_TIMEOUT
-from gwctl.routing.effect import CORS_HEADERS
+from gwctl.haproxy.table import CONNECT_TIMEOUT, NO_LIMIT
 from gwctl.routing.virtualhost import Frontend, Mode
 
 PATH_BYTES = 1_100
@@ -74,9 +80,20 @@ class Layout:
 
 def lua_text(layout: Layout) -> str:
     """Give the Lua part of the program, bound to the tables' files."""
-    return _LUA.replace("@GROUPS@", layout.table(Table.GROUPS)).replace(
-        "@PATHS_PREFIX@", layout.table(Table.PATHS_PREFIX)
-    )
+    bound = {
+        "GROUPS": layout.table(Table.GROUPS),
+        "PATHS_PREFIX": layout.table(Table.PATHS_PREFIX),
+        "LOOP": loop.loop_address(layout.maps),
+        "LOOP_HEADER": loop.HEADER,
+        "STATUS_HEADER": loop.STATUS,
+        "AGAIN": str(loop.AGAIN),
+        # The loop answers in time by itself: before that its silence means nothing.
+        "COPY_SECONDS": str(2 * loop.COPY_MILLISECONDS // _SECOND),
+    }
+    text = _LUA
+    for name, value in bound.items():
+        text = text.replace(f"@{name}@", value)
+    return text
 
 
 def lua_name(layout: Layout) -> str:
@@ -90,9 +107,20 @@ def is_lua(name: str) -> bool:
 
 
 def program_sections(layout: Layout) -> dict[SectionKey, Section]:
-    """Give the named defaults, by their keys."""
-    sections = (_http(layout), _http(layout, tls=True), _tcp(layout), _http_slot(), _tcp_slot())
-    return {SectionKey(SectionKind.DEFAULTS, section["name"]): section for section in sections}
+    """Give the named defaults and the sections of the loop, by their keys."""
+    sections = {
+        SectionKind.DEFAULTS: (
+            _http(layout),
+            _http(layout, tls=True),
+            _tcp(layout),
+            _http_slot(),
+            _tcp_slot(),
+            _loop_defaults(),
+        ),
+        SectionKind.BACKENDS: (_retry(layout), *_counters()),
+        SectionKind.FRONTENDS: (_loop(layout),),
+    }
+    return {SectionKey(kind, section["name"]): section for kind, of in sections.items() for section in of}
 
 
 def frontend_section(frontend: Frontend, layout: Layout) -> tuple[SectionKey, Section]:
@@ -162,7 +190,10 @@ PLACEHOLDER_HOST = "gwctl.invalid"
 def slot_section(name: str, mode: str) -> tuple[SectionKey, Section]:
     """Give an empty backend slot."""
     defaults = DEFAULTS_HTTP_SLOT if mode == "http" else DEFAULTS_TCP_SLOT
-    return SectionKey(SectionKind.BACKENDS, name), {"name": name, "mode": mode, "from": defaults}
+    section: dict[str, Any] = {"name": name, "mode": mode, "from": defaults}
+    if mode == "http":
+        section["http_request_rule_list"] = list(loop.try_once())
+    return SectionKey(SectionKind.BACKENDS, name), section
 
 
 def _http(layout: Layout, *, tls: bool = False) -> Section:
@@ -184,14 +215,14 @@ def _http(layout: Layout, *, tls: bool = False) -> Section:
         "http_request_rule_list": [
             *grpc.recognize(),
             *_find_host(layout, "txn", "req.hdr(host),host_only,lower,rtrim(.)"),
-            _return(404, f"!{_found('vhost')}"),
+            answer(404, f"!{found('vhost')}"),
             *(_refuse_misdirected() if tls else ()),
             *_find_entry(layout),
             *_find_backend(layout),
-            *_filter_request(layout),
+            *filter_request(layout.table),
         ],
-        "http_response_rule_list": [*grpc.note_answers(), *_expose_headers()],
-        "http_after_response_rule_list": list(_change_response()),
+        "http_response_rule_list": [*grpc.note_answers(), *expose_headers()],
+        "http_after_response_rule_list": list(change_response()),
     }
 
 
@@ -201,31 +232,14 @@ def _keepalive(side: str) -> dict[str, Any]:
     return {f"{side}tcpka": "enabled", **{f"{side}tcpka_{name}": value for name, value in timing.items()}}
 
 
-def _found(variable: str, scope: str = "txn") -> str:
-    return f"{{ var({scope}.{variable}) -m found }}"
-
-
-def _set(variable: str, expression: str, condition: str = "", scope: str = "txn") -> dict[str, Any]:
-    rule = {"type": "set-var", "var_scope": scope, "var_name": variable, "var_expr": expression}
-    return _if(rule, condition)
-
-
-def _if(rule: dict[str, Any], condition: str) -> dict[str, Any]:
-    return {**rule, "cond": "if", "cond_test": condition} if condition else rule
-
-
-def _return(status: int, condition: str) -> dict[str, Any]:
-    return _if({"type": "return", "return_status_code": status}, condition)
-
-
 def _find_host(layout: Layout, scope: str, name: str) -> Iterator[dict[str, Any]]:
     """By exact name, then by ever shorter ``*.suffix``, then ``*``."""
 
     def set_var(variable: str, expression: str, condition: str = "") -> dict[str, Any]:
-        return _set(variable, expression, condition, scope)
+        return set_variable(variable, expression, condition, scope)
 
     hosts = f"map_str({layout.table(Table.HOSTS)})"
-    missing = f"!{_found('vhost', scope)}"
+    missing = f"!{found('vhost', scope)}"
     yield set_var("host", name)
     yield set_var("vhost", f"fe_name,concat(/,{scope}.host),{hosts}")
     yield set_var("parent", f"var({scope}.host),field(2,.,0)", missing)
@@ -240,7 +254,7 @@ def _find_listener(layout: Layout) -> Iterator[dict[str, Any]]:
     """By the name in the handshake, once for each connection, as hosts are found: an id begins with the listener's."""
     rules = [
         *_find_host(layout, "sess", "ssl_fc_sni,lower"),
-        _set("listener", f"var(sess.vhost),{_LISTENER}", "", "sess"),
+        set_variable("listener", f"var(sess.vhost),{_LISTENER}", "", "sess"),
     ]
     for rule in rules:
         more = {key: value for key, value in rule.items() if key not in ("type", "var_expr")}
@@ -252,141 +266,44 @@ _LISTENER = "field(1,/,3)"
 
 def _refuse_misdirected() -> Iterator[dict[str, Any]]:
     """A request whose host is another listener's is 421 (Listener.hostname; RFC 9110, section 15.5.20)."""
-    yield _return(421, f"!{{ var(txn.vhost),{_LISTENER},strcmp(sess.listener) eq 0 }}")
+    yield answer(421, f"!{{ var(txn.vhost),{_LISTENER},strcmp(sess.listener) eq 0 }}")
     yield {"type": "set-header", "hdr_name": "x-forwarded-proto", "hdr_format": "https"}
 
 
 def _find_entry(layout: Layout) -> Iterator[dict[str, Any]]:
     """By exact path, then by regular expressions, then by the longest prefix; Lua picks from a group."""
-    pick = _if({"type": "lua", "lua_action": "gwctl_match"}, "{ var(txn.entry) -m beg ~ }")
-    missing = f"!{_found('entry')}"
-    yield _set("path", f"path,bytes(0,{PATH_BYTES}),url_enc")
-    yield _set("key", "var(txn.vhost),concat(,txn.path)", _found("path"))
-    yield _set("entry", f"var(txn.key),map_str({layout.table(Table.PATHS_EXACT)})")
+    pick = when({"type": "lua", "lua_action": "gwctl_match"}, "{ var(txn.entry) -m beg ~ }")
+    missing = f"!{found('entry')}"
+    yield set_variable("path", f"path,bytes(0,{PATH_BYTES}),url_enc")
+    yield set_variable("key", "var(txn.vhost),concat(,txn.path)", found("path"))
+    yield set_variable("entry", f"var(txn.key),map_str({layout.table(Table.PATHS_EXACT)})")
     yield pick
-    yield _set("entry", f"var(txn.vhost),map_str({layout.table(Table.PATHS_REGEX)})", missing)
+    yield set_variable("entry", f"var(txn.vhost),map_str({layout.table(Table.PATHS_REGEX)})", missing)
     yield pick
     prefix = f"var(txn.key),concat({SLASH}),map_beg({layout.table(Table.PATHS_PREFIX)})"
-    yield _set("entry", prefix, missing)
+    yield set_variable("entry", prefix, missing)
     yield pick
-    yield _return(404, missing)
-    yield _set("rule", "var(txn.entry),field(2,|)")
+    yield answer(404, missing)
+    yield set_variable("rule", "var(txn.entry),field(2,|)")
 
 
 def _find_backend(layout: Layout) -> Iterator[dict[str, Any]]:
     """By weight where there are several. A request without filters, as most are, is done here."""
-    yield _set("filters", "var(txn.entry),field(3,|)")
-    yield _set("target", "var(txn.entry),field(1,|)")
-    yield _if({"type": "lua", "lua_action": "gwctl_pick"}, "{ var(txn.target) -m beg * }")
-    yield _set("backend_service", "var(txn.target)")
-    yield _set("backend", f"var(txn.target),map_str({layout.table(Table.SERVICES)})")
-    plain = f"!{_found('filters')}"
-    yield _return(500, f"{plain} {_IS_ERROR}")
-    yield _if({"type": "allow"}, plain)
-
-
-_IS_ERROR = "{ var(txn.target) -m str ! }"
-
-
-def _filter_request(layout: Layout) -> Iterator[dict[str, Any]]:
-    """Do what the row in ``filters`` says: see ``_compile_filters`` in ``table.py``."""
-    yield _set("filters", f"var(txn.filters),map_str({layout.table(Table.FILTERS)})")
-    yield _set("response_headers", f"var(txn.filters),field(2,|),map_str({layout.table(Table.RESPONSE_HEADERS)})")
-    yield _set("location", f"var(txn.filters),field(3,|),map_str({layout.table(Table.LOCATIONS)})")
-    yield from _answer_preflight(layout)
-    yield from _find_path()
-    yield from _redirect()
-    yield _return(500, _IS_ERROR)
-    yield _set("headers", f"var(txn.filters),field(1,|),map_str({layout.table(Table.REQUEST_HEADERS)})")
-    yield from _change_headers("headers")
-    yield from _rewrite()
-    yield _set("timeouts", "var(txn.filters),field(4,|)", "{ var(txn.filters),field(4,|) -m len gt 0 }")
-
-
-def _answer_preflight(layout: Layout) -> Iterator[dict[str, Any]]:
-    """Let Lua compare the origin, where there is one; what it says goes into the response."""
-    yield _set("cors", f"var(txn.filters),field(5,|),map_str({layout.table(Table.CORS)})")
-    yield _set("origin", "req.hdr(origin)", _found("cors"))
-    yield _if({"type": "lua", "lua_action": "gwctl_cors"}, _found("origin"))
-    yield _return(204, _found("preflight"))
-
-
-def _expose_headers() -> Iterator[dict[str, Any]]:
-    """Name the headers of a response where a policy exposes all and may not say so: see ``gwctl_expose``."""
-    yield _if({"type": "lua", "lua_action": "gwctl_expose"}, _found("expose"))
-
-
-def _answer_cors() -> Iterator[dict[str, Any]]:
-    """The policy alone says what a browser may do: what a backend says of it is taken out."""
-    names = encode_header_names(sorted(CORS_HEADERS))
-    yield _if({"type": "del-headers-bin", "hdr_expr": f"str({names}),ub64dec"}, _found("origin"))
-    yield _if({"type": "set-headers-bin", "hdr_expr": "var(txn.cors_headers)"}, _found("cors_headers"))
-    exposed = {"type": "set-header", "hdr_name": "access-control-expose-headers", "hdr_format": "%[var(txn.exposed)]"}
-    yield _if(exposed, "{ var(txn.exposed) -m len gt 0 }")
-    for_anyone = "{ var(txn.cors) -m beg *|0| }"
-    vary = {"type": "add-header", "hdr_name": "vary", "hdr_format": "Origin"}
-    yield _if(vary, f"{_found('cors')} !{for_anyone}")
-
-
-def _change_response() -> Iterator[dict[str, Any]]:
-    """Change responses, those that HAProxy itself gives included."""
-    unfiltered = f"!{_found('filters')}"
-    yield _if({"type": "allow"}, f"{unfiltered} !{grpc.IS_GRPC}")
-    yield from grpc.answer_errors()
-    yield _if({"type": "allow"}, unfiltered)
-    # Waiting for a connection, which HAProxy answers 503, is a part of the time that a rule allows.
-    late = {"type": "set-status", "status": 504, "cond": "if"}
-    yield {**late, "cond_test": f"{_found('timeouts')} {{ txn.sess_term_state sC }}"}
-    yield from _answer_cors()
-    yield from _change_headers("response_headers")
-
-
-def _change_headers(variable: str) -> Iterator[dict[str, Any]]:
-    for number, action in enumerate(("del-headers-bin", "set-headers-bin", "add-headers-bin"), 1):
-        field = f"var(txn.{variable}),field({number},|)"
-        yield _if({"type": action, "hdr_expr": f"{field},ub64dec"}, f"{{ {field} -m len gt 0 }}")
-
-
-_LOCATION_STATUS = "{ var(txn.location),field(6,|) -m found }"
-
-
-def _find_path() -> Iterator[dict[str, Any]]:
-    """Find the path of a redirect or a rewrite: see ``_location_row`` in ``table.py``."""
-    cut = "{ var(txn.location),field(1,|) -m str prefix }"
-    yield _set("to_path", "var(txn.location),field(2,|),url_dec", "{ var(txn.location),field(1,|) -m len gt 0 }")
-    yield _set("cut", "var(txn.location),field(4,|)", cut)
-    yield _set("rest", "path,bytes(txn.cut)", cut)
-    before = "var(txn.location),field(3,|),url_dec,concat(,txn.rest)"
-    yield _set("to_path", before, f"{cut} {{ var(txn.rest) -m len gt 0 }}")
-
-
-def _redirect() -> Iterator[dict[str, Any]]:
-    yield _set("to_path", "path", f"{_LOCATION_STATUS} !{_found('to_path')}")
-    yield _set("to_host", "req.hdr(host),host_only", _LOCATION_STATUS)
-    yield _set("to_host", "var(txn.location),field(5,|)", f"{_LOCATION_STATUS} {_LOCATION_HOST}")
-    location = (
-        "%[var(txn.location),field(7,|)]://%[var(txn.to_host)]%[var(txn.location),field(8,|)]"
-        "%[var(txn.to_path)]%[query(with_qm)]"
-    )
-    for status in (301, 302, 303, 307, 308):
-        rule = {"type": "redirect", "redir_type": "location", "redir_value": location, "redir_code": status}
-        yield _if(rule, f"{{ var(txn.location),field(6,|) -m str {status} }}")
-
-
-_LOCATION_HOST = "{ var(txn.location),field(5,|) -m len gt 0 }"
-
-
-def _rewrite() -> Iterator[dict[str, Any]]:
-    yield _if({"type": "set-path", "path_fmt": "%[var(txn.to_path)]"}, _found("to_path"))
-    host = {"type": "set-header", "hdr_name": "host", "hdr_format": "%[var(txn.location),field(5,|)]"}
-    yield _if(host, _LOCATION_HOST)
+    yield set_variable("filters", "var(txn.entry),field(3,|)")
+    yield set_variable("target", "var(txn.entry),field(1,|)")
+    yield when({"type": "lua", "lua_action": "gwctl_pick"}, "{ var(txn.target) -m beg * }")
+    yield set_variable("backend_service", "var(txn.target)")
+    yield set_variable("backend", f"var(txn.target),map_str({layout.table(Table.SERVICES)})")
+    plain = f"!{found('filters')}"
+    yield answer(500, f"{plain} {IS_ERROR}")
+    yield when({"type": "allow"}, plain)
 
 
 def _tcp(layout: Layout) -> Section:
     rules = f"fe_name,map_str({layout.table(Table.TCP)})"
 
     def content(rule: dict[str, Any], condition: str = "") -> dict[str, Any]:
-        return _if({"type": "content", **rule}, condition)
+        return when({"type": "content", **rule}, condition)
 
     def set_var(variable: str, expression: str) -> dict[str, Any]:
         return content({"action": "set-var", "var_scope": "txn", "var_name": variable, "expr": expression})
@@ -400,7 +317,7 @@ def _tcp(layout: Layout) -> Section:
         "log_format": _TCP_LOG_FORMAT,
         "log_target_list": [{"global": True}],
         "tcp_request_rule_list": [
-            _if({"type": "connection", "action": "reject"}, f"!{{ {rules} -m found }}"),
+            when({"type": "connection", "action": "reject"}, f"!{{ {rules} -m found }}"),
             set_var("entry", rules),
             set_var("rule", "var(txn.entry),field(2,|)"),
             set_var("target", "var(txn.entry),field(1,|)"),
@@ -433,16 +350,58 @@ def _http_slot() -> Section:
         tunnel_timeout=60 * _MINUTE,
         **_keepalive("srv"),
         forwardfor={"enabled": "enabled"},
-        http_request_rule_list=[grpc.set_timeout("server"), *_set_timeouts()],
+        http_request_rule_list=[grpc.set_timeout("server"), *set_timeouts()],
     )
 
 
-def _set_timeouts() -> Iterator[dict[str, Any]]:
-    """Set a rule's timeouts, which only a backend may do; see ``_timeouts_field`` in ``table.py``."""
-    yield _if({"type": "allow"}, f"!{_found('filters')}")
-    for kind, number in (("server", 1), ("connect", 2)):
-        field = f"var(txn.timeouts),field({number},:)"
-        yield _if({"type": "set-timeout", "timeout_type": kind, "timeout": field}, f"{{ {field} -m found }}")
+def _loop_defaults() -> Section:
+    return {
+        "name": DEFAULTS_LOOP,
+        "mode": "http",
+        "client_timeout": _MINUTE,
+        "connect_timeout": CONNECT_TIMEOUT,
+        "server_timeout": NO_LIMIT,
+        "tunnel_timeout": 60 * _MINUTE,
+    }
+
+
+def _loop(layout: Layout) -> Section:
+    requests = loop.leave(layout.table(Table.SERVICES), layout.table(Table.FILTERS))
+    return {
+        "name": LOOP,
+        "mode": "http",
+        "from": DEFAULTS_LOOP,
+        "binds": {LOOP: {"name": LOOP, "address": loop.configured(loop.loop_address(layout.maps))}},
+        "http_request_rule_list": [*requests, *change_copy(layout.table)],
+        "http_response_rule_list": list(loop.judge()),
+        "http_after_response_rule_list": list(loop.judge_errors()),
+        "backend_switching_rule_list": [{"name": "%[var(txn.backend)]"}],
+    }
+
+
+def _retry(layout: Layout) -> Section:
+    return {
+        "name": RETRY,
+        "mode": "http",
+        "from": DEFAULTS_LOOP,
+        "forwardfor": {"enabled": "enabled"},
+        "http_reuse": "always",
+        "retry_on": f"conn-failure {loop.AGAIN}",
+        "http_request_rule_list": list(loop.carry_on()),
+        "http_response_rule_list": list(loop.give_status_back()),
+        "servers": {LOOP: {"name": LOOP, "address": loop.configured(loop.loop_address(layout.maps)), "proto": "h2"}},
+    }
+
+
+def _counters() -> Iterator[Section]:
+    """Tables of counters, each in a section that has nothing else. What is not used for long is forgotten."""
+    tables = {
+        ATTEMPTS: {"keylen": 36, "size": 100_000, "expire": 2 * _MINUTE},
+        LOST_COPIES: {"keylen": 3, "size": 10, "expire": NO_LIMIT},
+    }
+    for name, table in tables.items():
+        stick_table = {"type": "string", "store": "gpc0", **table}
+        yield {"name": name, "mode": "http", "from": DEFAULTS_LOOP, "stick_table": stick_table}
 
 
 def _tcp_slot() -> Section:

@@ -23,7 +23,7 @@ from gwctl.haproxy.encoding import (
 from gwctl.haproxy.names import Table, frontend_name
 from gwctl.haproxy.state import Change, Protocol, Rows
 from gwctl.routing.effect import WELL_KNOWN_PORTS, uri_path
-from gwctl.routing.filter import NO_FILTERS, Cors, Filters, HeaderFilter, PathChange, Timeouts
+from gwctl.routing.filter import NO_FILTERS, Cors, Filters, HeaderFilter, Mirror, PathChange, Retry, Timeouts
 from gwctl.routing.rule import Backend, Candidate, Match, PathKey, Rule
 from gwctl.routing.virtualhost import FrontendKey, Paths, Routing, Scheme, VirtualHost
 
@@ -325,8 +325,8 @@ def _compile_entry(candidate: Candidate, origin: Origin) -> tuple[str, list[Row]
 def _compile_filters(filters: Filters, matched: PathKey, origin: Origin) -> tuple[str, list[Row]]:
     """Give the key of a row in ``filters`` (empty for no filters) and the rows it needs, its own last.
 
-    The row is ``request headers|response headers|location|timeouts|cors``: keys of rows, but for timeouts, which are
-    `_timeouts_field`. What is empty at the end is left out.
+    The row is ``request headers|response headers|location|timeouts|cors|mirrors|retry``: keys of rows, but for timeouts
+    and retry, which are `_timeouts_field` and `_retry_field`. What is empty at the end is left out.
     """
     if filters == NO_FILTERS:
         return "", []
@@ -337,12 +337,20 @@ def _compile_filters(filters: Filters, matched: PathKey, origin: Origin) -> tupl
             rows.append((table, content_id(text), text))
         return content_id(text) if text else ""
 
+    def mirror(item: Mirror) -> str:
+        filters_of_copy, needed = _compile_filters(item.filters, matched, origin)
+        rows.extend(needed)
+        share = "@".join(filter(None, (_mirror_key(item), filters_of_copy)))
+        return f"{item.numerator}/{item.denominator}:{share}"
+
     fields = (
         key(Table.REQUEST_HEADERS, _header_row(filters.request_headers)),
         key(Table.RESPONSE_HEADERS, _header_row(filters.response_headers)),
         key(Table.LOCATIONS, _location_row(filters, matched, origin)),
         _timeouts_field(filters.timeouts),
         key(Table.CORS, _cors_row(filters.cors)),
+        key(Table.MIRRORS, "+".join(mirror(item) for item in filters.mirrors)),
+        _retry_field(filters.retry, filters.timeouts),
     )
     return key(Table.FILTERS, "|".join(fields).rstrip("|")), rows
 
@@ -350,7 +358,15 @@ def _compile_filters(filters: Filters, matched: PathKey, origin: Origin) -> tupl
 def _services(rule: Rule, mode: str) -> dict[str, ServicePort]:
     if rule.filters.redirect is not None:
         return {}
-    return {_backend_key(backend, mode): backend.service for backend in rule.backends if backend.service is not None}
+    mirrors = (mirror for item in (rule.filters, *map(rule.filters_of, rule.backends)) for mirror in item.mirrors)
+    return {
+        **{_mirror_key(mirror): mirror.service for mirror in mirrors},
+        **{_backend_key(backend, mode): backend.service for backend in rule.backends if backend.service is not None},
+    }
+
+
+def _mirror_key(mirror: Mirror) -> str:
+    return service_key(mirror.service, mirror.protocol or "http")
 
 
 def _backend_key(backend: Backend, mode: str) -> str:
@@ -432,6 +448,15 @@ def _cors_row(cors: Cors | None) -> str:
     lists = (cors.origins, cors.methods, cors.headers, cors.exposed)
     origins, *others = ("+".join("*" if value == "*" else encode(value) for value in values) for values in lists)
     return "|".join((origins, "1" if cors.credentials else "0", *others, str(cors.max_age)))
+
+
+def _retry_field(retry: Retry | None, timeouts: Timeouts | None) -> str:
+    """``ATTEMPTS:PAUSE:LIMIT:CODES``; the pause and the limit for all attempts (empty for none) are in milliseconds."""
+    if retry is None:
+        return ""
+    limit = timeouts.request if timeouts is not None else None
+    codes = "+".join(map(str, retry.codes))
+    return f"{retry.attempts}:{retry.pause}:{limit or ''}:{codes}"
 
 
 NO_LIMIT = 2**31 - 1

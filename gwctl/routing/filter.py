@@ -11,14 +11,17 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gwctl.api.httproute import (
+    Fraction,
     HTTPCORSFilter,
     HTTPHeaderFilter,
     HTTPPathModifier,
+    HTTPRequestMirrorFilter,
     HTTPRequestRedirectFilter,
+    HTTPRouteRetry,
     HTTPRouteTimeouts,
     duration_milliseconds,
 )
-from gwctl.graph.node import FilterNode
+from gwctl.graph.node import FilterNode, ServicePort
 
 PathChangeKind = Literal["full", "prefix"]
 
@@ -72,6 +75,33 @@ class Cors:
 
 
 @dataclass(frozen=True, slots=True)
+class Mirror:
+    """Copies of requests, ``numerator`` of ``denominator``, to a Service.
+
+    ``filters`` change the copy: the header changes and rewrites that come before the mirror. ``protocol``: ``h2`` for
+    HTTP/2 without TLS.
+    """
+
+    service: ServicePort
+    numerator: int
+    denominator: int
+    filters: Filters
+    protocol: Literal["h2"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When a request is tried again: ``attempts`` times at most, after a pause in milliseconds.
+
+    It is where a backend answers one of the codes, or none at all.
+    """
+
+    attempts: int
+    pause: int
+    codes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Timeouts:
     """Timeouts of a rule in milliseconds, as written: zero means no limit, None that nothing is said."""
 
@@ -81,9 +111,9 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """All that happens to a request and its response besides the choice of a backend: filters, and a rule's timeouts.
+    """All that happens to a request and its response besides the choice of a backend.
 
-    There is a redirect or a rewrite, never both.
+    That is filters, and the timeouts and retries of a rule. There is a redirect or a rewrite, never both.
     """
 
     request_headers: HeaderFilter | None = None
@@ -92,6 +122,8 @@ class Filters:
     rewrite: Rewrite | None = None
     timeouts: Timeouts | None = None
     cors: Cors | None = None
+    mirrors: tuple[Mirror, ...] = ()
+    retry: Retry | None = None
 
     def then(self, other: Filters) -> Filters:
         """Give the filters that do what these do and after them the others.
@@ -109,10 +141,29 @@ class Filters:
             None if redirect else _rewrite_then(self.rewrite, other.rewrite, host_is_set),
             other.timeouts or self.timeouts,
             other.cors or self.cors,
+            (*self.mirrors, *(replace(item, filters=self.of_copy.then(item.filters)) for item in other.mirrors)),
+            other.retry or self.retry,
         )
+
+    @property
+    def of_copy(self) -> Filters:
+        """The part that changes a copy as well."""
+        return Filters(request_headers=self.request_headers, rewrite=self.rewrite)
 
 
 NO_FILTERS = Filters()
+
+
+DEFAULT_RETRIES = 1
+"""How often a request is tried again where the rule does not say it."""
+
+
+def build_retry(retry: HTTPRouteRetry | None) -> Retry | None:
+    """Build what a rule says of retries."""
+    if retry is None:
+        return None
+    pause = duration_milliseconds(retry.backoff) if retry.backoff is not None else 0
+    return Retry(retry.attempts or DEFAULT_RETRIES, pause, tuple(sorted(retry.codes)))
 
 
 def build_timeouts(timeouts: HTTPRouteTimeouts | None) -> Timeouts | None:
@@ -141,9 +192,21 @@ def _build_filter(node: FilterNode) -> Filters:
         return Filters(redirect=_build_redirect(item.request_redirect))
     if item.url_rewrite is not None:
         return Filters(rewrite=Rewrite(item.url_rewrite.hostname or "", _build_path_change(item.url_rewrite.path)))
+    if item.request_mirror is not None and node.service is not None:
+        return Filters(mirrors=(_build_mirror(item.request_mirror, node.service),))
     if item.cors is not None:
         return Filters(cors=_build_cors(item.cors))
     return NO_FILTERS
+
+
+H2C = "kubernetes.io/h2c"
+"""The appProtocol of a Service's port that speaks HTTP/2 without TLS (KEP-3726)."""
+
+
+def _build_mirror(mirror: HTTPRequestMirrorFilter, service: ServicePort) -> Mirror:
+    fraction = mirror.fraction or Fraction(numerator=100 if mirror.percent is None else mirror.percent)
+    protocol: Literal["h2"] | None = "h2" if service.app_protocol == H2C else None
+    return Mirror(service, fraction.numerator, fraction.denominator, NO_FILTERS, protocol)
 
 
 def _build_cors(cors: HTTPCORSFilter) -> Cors:

@@ -16,7 +16,7 @@ from gwctl.api.httproute import HTTPRouteMatch
 from gwctl.api.ref import Ref
 from gwctl.graph.grpc import method_pattern
 from gwctl.graph.node import BackendNode, GRPCRuleNode, HTTPRuleNode, RouteNode, ServicePort, TCPRuleNode
-from gwctl.routing.filter import NO_FILTERS, Filters, build_filters, build_timeouts
+from gwctl.routing.filter import H2C, NO_FILTERS, Filters, build_filters, build_retry, build_timeouts
 
 PathKind = Literal["exact", "regex", "prefix"]
 
@@ -161,14 +161,9 @@ def build_tcp_rule(node: RouteNode) -> Rule | None:
 
 def _build_rule(route: Ref, node: HTTPRuleNode | GRPCRuleNode) -> Rule:
     filters = build_filters(node.filters)
-    timeouts = build_timeouts(node.timeouts) if isinstance(node, HTTPRuleNode) else None
-    if timeouts is not None:
-        filters = replace(filters, timeouts=timeouts)
+    if isinstance(node, HTTPRuleNode) and (node.timeouts, node.retry) != (None, None):
+        filters = replace(filters, timeouts=build_timeouts(node.timeouts), retry=build_retry(node.retry))
     return Rule(route, node.index, _build_backends(node.backends, route.kind), filters)
-
-
-H2C = "kubernetes.io/h2c"
-"""The appProtocol of a Service's port that speaks HTTP/2 without TLS (KEP-3726)."""
 
 
 def _build_backends(nodes: Iterable[BackendNode], kind: str) -> tuple[Backend, ...]:

@@ -66,6 +66,10 @@ class Metrics:
         self.readback_mismatches = Counter(
             "gwctl_readback_mismatches", "What was written and read back differently", registry=registry
         )
+        self._mirror_losses = Counter(
+            "gwctl_mirror_losses", "Requests of which a mirror got no copy, as HAProxy counts them", registry=registry
+        )
+        self._last_mirror_losses = 0
         self._slots = Gauge(
             "gwctl_service_slot_info",
             "Which slot a Service holds; always 1",
@@ -147,6 +151,11 @@ class Metrics:
     def set_resources(self, kinds: Iterable[str]) -> None:
         """Set how many resources there are: one kind for each."""
         _set_counts(self._resources, kinds)
+
+    def set_mirror_losses(self, total: int) -> None:
+        """Take over HAProxy's count of requests that a mirror lost; it begins anew with each of its processes."""
+        self._mirror_losses.inc(total - self._last_mirror_losses if total >= self._last_mirror_losses else total)
+        self._last_mirror_losses = total
 
     def set_problems(self, conditions: Iterable[str]) -> None:
         """Set how many problems there are: one condition for each."""

@@ -23,7 +23,7 @@ from gwctl.graph.certificateref import check_validity, served_secrets
 from gwctl.graph.node import Graph, ListenerKey, Problem
 from gwctl.graph.problem import certificate_refused, listener_not_programmed
 from gwctl.haproxy.desired import Desired, Pools, build_state
-from gwctl.haproxy.names import Table, certificate_name, listener_slot_name, slot_mode
+from gwctl.haproxy.names import LOST_COPIES, Table, certificate_name, listener_slot_name, slot_mode
 from gwctl.haproxy.plan import Operation, Plan, RemoveRow, RemoveServer, SetRow, SetServer, diff, retired_servers
 from gwctl.haproxy.program import Layout, frontend_section
 from gwctl.haproxy.state import State
@@ -47,10 +47,14 @@ class NotConverging(Exception):
 
 
 class Observation(NamedTuple):
-    """What HAProxy had at some moment. It stands while ``writes``, the number of plans begun, is still the same."""
+    """What HAProxy had at some moment. It stands while ``writes``, the number of plans begun, is still the same.
+
+    ``lost_copies``: how many requests have lost a copy to a mirror since this HAProxy began.
+    """
 
     writes: int
     state: State
+    lost_copies: int
 
 
 class Reconciler:
@@ -184,13 +188,14 @@ class Reconciler:
         if self._desired is None or self._actual is None:
             return None
         writes = self._writes
-        return Observation(writes, await read_state(self._client))
+        return Observation(writes, await read_state(self._client), await self._client.count(LOST_COPIES))
 
     async def repair(self, observation: Observation) -> bool:
         """Mend what an observation shows to differ from what was written, and delete servers that have retired.
 
         Gives False when the observation is worth nothing because something was written meanwhile.
         """
+        self._metrics.set_mirror_losses(observation.lost_copies)
         if observation.writes != self._writes or self._actual is None:
             return False
         if (self._refused or self._refused_certificates) and time.monotonic() > self._retry_refused:

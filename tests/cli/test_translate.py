@@ -31,7 +31,7 @@ def test_graph(run: Run, shop: Path) -> None:
     assert graph["listeners"]["default/gateway/http"]["attached_routes"] == 1
     route = graph["routes"]["HTTPRoute default/shop"]
     assert [item["hostnames"] for item in route["attachments"]] == [["shop.example.com"]]
-    assert route["rules"][1]["backends"] == [{"weight": 1, "service": "default/web/80", "filters": []}]
+    assert route["rules"][1]["backends"] == [{"weight": 1, "service": "default/web/80"}]
 
 
 def test_routes(run: Run, shop: Path) -> None:

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from tests.contract.wire import Json, begin, expect, pid, raw, refused, version
+from tests.harness import free_port
 
 FULL = {"full_section": "true"}
 
@@ -55,6 +56,8 @@ PROGRAM: Json = {
         {"type": "set-query", "hdr_format": "%[var(txn.query)]"},  # its own query-fmt is not heeded
         {"type": "replace-path", "path_match": "(.*)", "path_fmt": r"/x\1"},
         {"type": "set-timeout", "timeout_type": "server", "timeout": "var(txn.timeout)"},
+        {"type": "wait-for-body", "wait_time": 60000, "cond": "if", "cond_test": "{ req.hdr_val(length) le 9 }"},
+        {"type": "pause", "expr": "var(txn.pause)"},
         {"type": "redirect", "redir_type": "location", "redir_value": "%[var(txn.to)]", "redir_code": 302},
         {
             "type": "return",
@@ -64,8 +67,20 @@ PROGRAM: Json = {
         },
         {"type": "deny", "deny_status": 500, "cond": "if", "cond_test": "{ var(txn.bad) -m bool }"},
     ],
-    "http_response_rule_list": [{"type": "set-headers-bin", "hdr_expr": "var(txn.set),b64dec"}],
-    "http_after_response_rule_list": [{"type": "set-header", "hdr_name": "x", "hdr_format": "y"}],
+    "http_response_rule_list": [
+        {"type": "set-headers-bin", "hdr_expr": "var(txn.set),b64dec"},
+        {"type": "return", "return_status_code": 204, "return_content_type": "", "cond": "if", "cond_test": "FALSE"},
+        {"type": "del-header", "hdr_name": "x"},
+    ],
+    "http_after_response_rule_list": [
+        {"type": "allow", "cond": "if", "cond_test": "!{ var(txn.entry) -m found }"},
+        {"type": "set-header", "hdr_name": "x", "hdr_format": "y"},
+        {"type": "add-header", "hdr_name": "vary", "hdr_format": "Origin"},
+        {"type": "set-status", "status": 504, "cond": "if", "cond_test": "{ txn.sess_term_state sC }"},
+        {"type": "del-headers-bin", "hdr_expr": "var(txn.del),ub64dec"},
+        {"type": "set-headers-bin", "hdr_expr": "var(txn.set),ub64dec"},
+        {"type": "add-headers-bin", "hdr_expr": "var(txn.add),ub64dec"},
+    ],
     "tcp_request_rule_list": [
         {"type": "inspect-delay", "timeout": 5000},
         {"type": "content", "action": "accept", "cond": "if", "cond_test": "{ req.ssl_hello_type 1 }"},
@@ -102,6 +117,55 @@ POOL: Json = {
         "b": {"name": "b", "address": "127.0.0.1", "port": 81},
     },
 }
+
+
+COUNTERS: Json = {
+    "name": "counters",
+    "mode": "http",
+    "stick_table": {"type": "string", "keylen": 36, "size": 100000, "expire": 120000, "store": "gpc0"},
+}
+
+# A way back into HAProxy. An abstract socket is given back only where a variable stands for it.
+SOCKET = '"${LOOP-abns@gwctl-contract}"'
+LOOP: Json = {
+    "name": "loop",
+    "mode": "http",
+    "from": "unnamed_defaults_1",
+    "binds": {"loop": {"name": "loop", "address": SOCKET}},
+    "http_request_rule_list": [
+        {"type": "track-sc", "track_sc_key": "str(all)", "track_sc_table": "counters", "track_sc_stick_counter": 1},
+        {"type": "sc-inc-gpc0", "sc_id": 1},
+        {"type": "return", "return_status_code": 204},
+    ],
+}
+BACK: Json = {
+    "name": "back",
+    "mode": "http",
+    "from": "unnamed_defaults_1",
+    "http_reuse": "always",
+    "retry_on": "conn-failure 425",
+    "servers": {"loop": {"name": "loop", "address": SOCKET, "proto": "h2"}},
+}
+
+
+async def test_a_request_goes_back_into_haproxy_and_is_counted(api: httpx.AsyncClient) -> None:
+    port = free_port()
+    front: Json = {"name": "front", "mode": "http", "from": "unnamed_defaults_1", "default_backend": "back"}
+    front |= {"binds": {"v4": {"name": "v4", "address": "127.0.0.1", "port": port}}}
+    within = FULL | {"transaction_id": await begin(api)}
+    for kind, body in (("backends", COUNTERS), ("frontends", LOOP), ("backends", BACK), ("frontends", front)):
+        assert expect(await api.post(f"/configuration/{kind}", params=within, json=body), 202).json() == body
+        assert expect(await api.get(f"/configuration/{kind}/{body['name']}", params=within), 200).json() == body
+    expect(await api.put(f"/transactions/{within['transaction_id']}", params={"force_reload": "true"}), 200)
+    async with httpx.AsyncClient(verify=False) as client:
+        for _ in range(3):
+            assert (await client.get(f"http://127.0.0.1:{port}/")).status_code == 204
+    (counter,) = expect(await api.get("/runtime/stick_tables/counters/entries"), 200).json()
+    assert (counter["key"], counter["gpc0"]) == ("all", 3)
+
+
+async def test_counters_that_are_not_there(api: httpx.AsyncClient) -> None:
+    assert "No such table" in refused(await api.get("/runtime/stick_tables/nothing/entries"), 500)
 
 
 @pytest.mark.parametrize(("kind", "body"), [("defaults", PROGRAM), ("backends", POOL)])

@@ -15,6 +15,7 @@ import (
 
 func (s *server) routeMaps(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+live+"/info", s.getProcess)
+	mux.HandleFunc("GET "+live+"/stick_tables/{table}/entries", s.listCounters)
 	mux.HandleFunc("GET "+live+"/maps", s.listMaps)
 	mux.HandleFunc("GET "+live+"/maps/{map}", s.getMap)
 	mux.HandleFunc("PUT "+live+"/maps/{map}", s.putMap)
@@ -137,6 +138,15 @@ func lines(rows models.MapEntries) string {
 func (s *server) clearMap(w http.ResponseWriter, r *http.Request) {
 	err := s.runtime.ClearMap(r.PathValue("map"), r.URL.Query().Get("force_delete") == "true")
 	s.afterMapChange(w, r, http.StatusNoContent, nil, err)
+}
+
+func (s *server) listCounters(w http.ResponseWriter, r *http.Request) {
+	entries, err := s.runtime.GetTableEntries(r.PathValue("table"), nil, "")
+	if err != nil {
+		failRuntime(w, err)
+		return
+	}
+	reply(w, http.StatusOK, entries)
 }
 
 func (s *server) listEntries(w http.ResponseWriter, r *http.Request) {

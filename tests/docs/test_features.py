@@ -7,11 +7,13 @@ one above.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
@@ -30,11 +32,24 @@ COLUMN = 10
 
 @dataclass
 class Example:
-    """A request and what it leads to; ``backend`` and ``answer`` hold the lines as the page has them."""
+    """A request and what it leads to, in lines as the page has them; ``copies`` are what mirrors get."""
 
     request: Request | Call
     backend: list[str] = field(default_factory=list)
     answer: list[str] = field(default_factory=list)
+    copies: list[list[str]] = field(default_factory=list)
+
+
+class Backend(EchoBackend):
+    """A backend that keeps what has come in."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    def note(self, reply: dict[str, Any]) -> None:
+        """Keep a request."""
+        self.received.put_nowait(reply)
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -51,13 +66,18 @@ def examples_of(page: Path) -> Iterator[Example]:
     """Yield the examples of a page."""
     for text in "\n".join(blocks(page, "text")).strip().split("\n\n"):
         lines: dict[str, list[str]] = {}
-        word = ""
+        copies: list[list[str]] = []
+        part: list[str] = []
         for line in text.splitlines():
-            word = line[:COLUMN].strip() or word
-            lines.setdefault(word, []).append(line[COLUMN:])
+            word = line[:COLUMN].strip()
+            if word == "copy":
+                copies.append(part := [])
+            elif word:
+                part = lines.setdefault(word, [])
+            part.append(line[COLUMN:])
         assert lines.keys() <= {"request", "call", "with", "backend", "answer"}, lines
         headers = tuple((name, value) for name, _, value in (line.partition(": ") for line in lines.get("with", ())))
-        yield Example(_request(lines, headers), lines.get("backend", []), lines.get("answer", []))
+        yield Example(_request(lines, headers), lines.get("backend", []), lines.get("answer", []), copies)
 
 
 def _request(lines: dict[str, list[str]], headers: tuple[tuple[str, str], ...]) -> Request | Call:
@@ -82,11 +102,7 @@ def differences(example: Example, response: Response) -> Iterator[str]:
     received = response.json() if response.status == 200 and response.body else None
     if example.backend:
         assert received is not None, f"no backend was asked: {response}"
-        target = received["path"] + (f"?{received['query']}" if received["query"] else "")
-        first, *lines = example.backend
-        if first != f"{received['name']}: {received['method']} {target}":
-            yield f"{received['name']}: {received['method']} {target}, not {first}"
-        yield from _missing(lines, received["headers"])
+        yield from _received(example.backend, received)
     if example.answer:
         first, *lines = example.answer
         if first != str(response.status):
@@ -108,6 +124,14 @@ def call_differences(example: Example, reply: Reply) -> Iterator[str]:
         yield from _missing(lines, reply.echo["metadata"])
 
 
+def _received(wanted: list[str], received: dict[str, Any]) -> Iterator[str]:
+    target = received["path"] + (f"?{received['query']}" if received["query"] else "")
+    first, *lines = wanted
+    if first != f"{received['name']}: {received['method']} {target}":
+        yield f"{received['name']}: {received['method']} {target}, not {first}"
+    yield from _missing(lines, received["headers"])
+
+
 def _missing(lines: list[str], there: dict[str, list[str]]) -> Iterator[str]:
     wanted: dict[str, list[str]] = {}
     for line in lines:
@@ -127,8 +151,13 @@ async def test_what_the_pages_say_happens(dataplane: DataPlane, tmp_path: Path) 
     base = [gateway_class(), gateway([listener("http", port)])]
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(GrpcClient(port))
+        backends: dict[str, Backend] = {}
         for name, at in sorted({pair for page in PAGES for pair in backends_of(page)}):
-            backend: GrpcEcho | EchoBackend = GrpcEcho(name) if at == 9000 else EchoBackend(name)
+            backend: GrpcEcho | Backend
+            if at == 9000:
+                backend = GrpcEcho(name)
+            else:
+                backend = backends[name] = Backend(name)
             await backend.__aenter__()
             stack.push_async_exit(backend.__aexit__)
             base += [service(name, at), *endpoints(name, [("127.0.0.1", backend.port)])]
@@ -140,10 +169,15 @@ async def test_what_the_pages_say_happens(dataplane: DataPlane, tmp_path: Path) 
                 examples = list(examples_of(page))
                 assert examples, page
                 for example in examples:
+                    for mirror in backends.values():
+                        mirror.received = asyncio.Queue()
                     if isinstance(example.request, Call):
-                        found = call_differences(example, await client.call(example.request))
+                        found = list(call_differences(example, await client.call(example.request)))
                     else:
-                        found = differences(example, await fetch(port, example.request))
+                        found = list(differences(example, await fetch(port, example.request)))
+                    for copy in example.copies:
+                        async with asyncio.timeout(10):
+                            found += _received(copy, await backends[copy[0].partition(":")[0]].received.get())
                     wrong += [f"{page.name}: {example.request}: {text}" for text in found]
             assert await dataplane.worker() == worker, "HAProxy was reloaded"
     assert not wrong, "\n".join(wrong)

@@ -23,6 +23,7 @@ from gwctl.cli.plain import to_plain, to_text
 from gwctl.cli.translate import translate_to_haproxy
 from gwctl.graph.node import Graph
 from gwctl.haproxy.desired import Pools
+from gwctl.haproxy.names import LOOP
 from gwctl.status.build import build_statuses
 from gwctl.status.condition import Condition
 from gwctl.status.outcome import GatewayAddresses, Outcome
@@ -69,7 +70,9 @@ def compare(path: Path, text: str, update: bool) -> None:
 def what_routes_decide(state: dict[str, Any]) -> dict[str, Any]:
     """Leave out what is the same whatever the routes are: the program, its Lua file and the slots."""
     frontends = {
-        key.partition(" ")[2]: section for key, section in state["sections"].items() if key.startswith("frontends ")
+        key.partition(" ")[2]: section
+        for key, section in state["sections"].items()
+        if key.startswith("frontends ") and key != f"frontends {LOOP}"
     }
     return {"frontends": frontends, **{part: state[part] for part in ("tables", "servers", "crt_lists")}}
 

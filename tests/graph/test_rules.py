@@ -125,9 +125,8 @@ REDIRECT = "filters: [{type: RequestRedirect, requestRedirect: {path: %s}}]"
 EXTENSION = "{type: ExtensionRef, extensionRef: {group: g, kind: K, name: n}}"
 
 UNSUPPORTED = [
-    ("filters: [{type: RequestMirror, requestMirror: {backendRef: {name: s, port: 80}}}]", "filters[0].type"),
     (f"filters: [{EXTENSION}]", "filters[0].type"),
-    ("retry: {attempts: 1}", "retry"),
+    ("retry: {attempts: 101}", "retry.attempts"),
     ("sessionPersistence: {}", "sessionPersistence"),
     (
         f"backendRefs: [{{name: s, port: 80, filters: [{EXTENSION}]}}]",
@@ -291,3 +290,23 @@ def test_a_request_keeps_exactly_one_host(modifier: str, fields: list[str]) -> N
     rules = f"[{{filters: [{{type: RequestHeaderModifier, requestHeaderModifier: {{{modifier}}}}}]}}]"
     graph = graph_of(GATEWAY + SERVICES + route(rules))
     assert [item.field.partition("Modifier.")[2] for item in graph.problems] == fields
+
+
+def test_a_mirror_is_a_reference_like_a_backend() -> None:
+    mirrors = "".join(
+        f"{{type: RequestMirror, requestMirror: {{backendRef: {ref}}}}}, "
+        for ref in ("{name: s, port: 80}", "{name: gone, port: 80}", "{name: x, namespace: n, port: 80}")
+    )
+    own = "{type: RequestMirror, requestMirror: {backendRef: {name: s, port: 81}}}"
+    graph = graph_of(
+        GATEWAY
+        + SERVICES
+        + route(f"[{{filters: [{mirrors}], backendRefs: [{{name: s, port: 80, filters: [{own}]}}]}}]")
+    )
+    assert [(item.field, item.condition, item.reason) for item in graph.problems] == [
+        ("spec.rules[0].filters[1].requestMirror.backendRef.name", "ResolvedRefs", "BackendNotFound"),
+        ("spec.rules[0].filters[2].requestMirror.backendRef", "ResolvedRefs", "RefNotPermitted"),
+    ]
+    (rule,) = rules_of(graph)
+    assert [item.service and item.service.port for item in rule.filters] == [80, None, None]
+    assert {service.port for service in graph.endpoints} == {80, 81}

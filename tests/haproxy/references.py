@@ -44,15 +44,22 @@ def _check_entry(state: State, value: str, where: str) -> None:
 
 def _check_filters(state: State, name: str, where: str) -> None:
     assert name in state.tables[Table.FILTERS], f"{where} names filters {name}"
-    tables = (Table.REQUEST_HEADERS, Table.RESPONSE_HEADERS, Table.LOCATIONS, None, Table.CORS)
+    tables = (Table.REQUEST_HEADERS, Table.RESPONSE_HEADERS, Table.LOCATIONS, None, Table.CORS, Table.MIRRORS)
     for table, key in zip(tables, state.tables[Table.FILTERS][name].split("|"), strict=False):
         assert not key or table is None or key in state.tables[table], f"filters {name} name {key} in {table}"
+        if key and table is Table.MIRRORS:
+            for mirror in state.tables[table][key].split("+"):
+                _check_share(state, mirror.partition(":")[2], f"mirrors {key}")
 
 
 def _check_target(state: State, target: str, where: str) -> None:
     shares = [part.partition(":")[2] for part in target[1:].split("+")] if target.startswith("*") else [target]
     for share in shares:
-        service, _, filters = share.partition("@")
-        assert service in ("!", "-") or service in state.tables[Table.SERVICES], f"{where} names Service {service}"
-        if filters:
-            _check_filters(state, filters, where)
+        _check_share(state, share, where)
+
+
+def _check_share(state: State, share: str, where: str) -> None:
+    service, _, filters = share.partition("@")
+    assert service in ("!", "-") or service in state.tables[Table.SERVICES], f"{where} names Service {service}"
+    if filters:
+        _check_filters(state, filters, where)

@@ -37,3 +37,16 @@ def filters_row(**fields: object) -> str:
 )
 def test_timeouts(timeouts: dict[str, str], field: str) -> None:
     assert filters_row(timeouts=timeouts) == f"|||{field}"
+
+
+@pytest.mark.parametrize(
+    ("retry", "timeouts", "field"),
+    [
+        ({}, {}, "1:0::"),
+        ({"attempts": 3, "codes": [503, 500]}, {}, "3:0::500+503"),
+        ({"attempts": 100, "backoff": "2s"}, {"request": "10s"}, "100:2000:10000:"),
+        ({"codes": [599]}, {"backendRequest": "1s"}, "1:0::599"),
+    ],
+)
+def test_retry(retry: dict[str, object], timeouts: dict[str, str], field: str) -> None:
+    assert filters_row(retry=retry, timeouts=timeouts).rpartition("|")[2] == field

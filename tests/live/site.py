@@ -53,18 +53,24 @@ def taken_by(response: Response) -> str | int:
 @asynccontextmanager
 async def running(dataplane: DataPlane, folder: Path, *routes: Manifest, **listeners: str) -> AsyncIterator[Site]:
     """Run gwctl with routes; ``listeners`` are hostnames by name. HAProxy must not reload after the start."""
+    async with serving(dataplane, folder, **listeners) as site:
+        worker = await dataplane.worker()
+        await site.apply(*routes)
+        yield site
+        assert await dataplane.worker() == worker, "HAProxy was reloaded"
+        assert "gwctl_drift_repaired_total{" not in await site.gwctl.metrics()
+
+
+@asynccontextmanager
+async def serving(dataplane: DataPlane, folder: Path, **listeners: str) -> AsyncIterator[Site]:
+    """Run gwctl without routes at first, whatever becomes of HAProxy."""
     port = free_port()
     found = [listener(name, port, hostname) for name, hostname in listeners.items()] or [listener("http", port)]
     async with EchoBackend("web") as web:
         base = [gateway_class(), gateway(found), service("web"), service("idle")]
         base += endpoints("web", [("127.0.0.1", web.port)])
         async with Gwctl(dataplane, folder / "manifests", *base) as gwctl:
-            worker = await dataplane.worker()
-            site = Site(gwctl, port)
-            await site.apply(*routes)
-            yield site
-            assert await dataplane.worker() == worker, "HAProxy was reloaded"
-            assert "gwctl_drift_repaired_total{" not in await gwctl.metrics()
+            yield Site(gwctl, port)
 
 
 def rule(name: str, *matches: Manifest, **more: Any) -> Manifest:

@@ -8,10 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gwctl.api.httproute import HTTPRouteFilter
-from gwctl.graph.node import FilterNode
+from gwctl.api.httproute import HTTPRouteFilter, HTTPRouteRetry
+from gwctl.graph.node import FilterNode, ServicePort
 from gwctl.routing.effect import change_headers
-from gwctl.routing.filter import NO_FILTERS, Filters, HeaderFilter, PathChange, Redirect, Rewrite, build_filters
+from gwctl.routing.filter import (
+    NO_FILTERS,
+    Filters,
+    HeaderFilter,
+    Mirror,
+    PathChange,
+    Redirect,
+    Retry,
+    Rewrite,
+    build_filters,
+    build_retry,
+)
 
 PREFIX = PathChange("prefix", "/x")
 FULL = PathChange("full", "/y")
@@ -60,6 +71,59 @@ def test_rewrite() -> None:
     assert build(rewrite(hostname="b.test", path=path)).rewrite == Rewrite("b.test", PREFIX)
     assert build(rewrite(hostname="b.test")).rewrite == Rewrite("b.test")
     assert build(rewrite(path=path)).rewrite == Rewrite("", PREFIX)
+
+
+SHADOW = ServicePort("default", "shadow", 80)
+
+
+def mirror(**fields: Any) -> FilterNode:
+    item = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "shadow", "port": 80}, **fields}}
+    return FilterNode(HTTPRouteFilter.model_validate(item), SHADOW)
+
+
+@pytest.mark.parametrize(
+    ("fields", "share"),
+    [
+        ({}, (100, 100)),
+        ({"percent": 0}, (0, 100)),
+        ({"percent": 33}, (33, 100)),
+        ({"fraction": {"numerator": 5}}, (5, 100)),
+        ({"fraction": {"numerator": 5, "denominator": 1000}}, (5, 1000)),
+    ],
+)
+def test_mirror(fields: dict[str, Any], share: tuple[int, int]) -> None:
+    (found,) = build_filters([mirror(**fields)]).mirrors
+    assert found == Mirror(SHADOW, *share, NO_FILTERS)
+
+
+def test_a_mirror_that_leads_nowhere_is_left_out() -> None:
+    assert build_filters([FilterNode(mirror().resource, None)]) is NO_FILTERS
+
+
+def test_a_copy_is_changed_by_the_filters_before_its_mirror() -> None:
+    def node(item: dict[str, Any]) -> FilterNode:
+        return FilterNode(HTTPRouteFilter.model_validate(item))
+
+    change = node(request_headers(remove=["a"]))
+    of_rule = build_filters([mirror(), node(rewrite(hostname="b.test")), mirror(), change])
+    of_backend = build_filters([mirror(), node(rewrite(hostname="c.test")), mirror()])
+    first, second, third, fourth = of_rule.then(of_backend).mirrors
+    assert first.filters == NO_FILTERS
+    assert second.filters == Filters(rewrite=Rewrite("b.test"))
+    assert third.filters == Filters(HeaderFilter(remove=("a",)), rewrite=Rewrite("b.test"))
+    assert fourth.filters == Filters(HeaderFilter(remove=("a",)), rewrite=Rewrite("c.test"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "retry"),
+    [
+        ({}, Retry(1, 0, ())),
+        ({"attempts": 3, "codes": [503, 500], "backoff": "1s500ms"}, Retry(3, 1500, (500, 503))),
+    ],
+)
+def test_retry(fields: dict[str, Any], retry: Retry) -> None:
+    assert build_retry(HTTPRouteRetry.model_validate(fields)) == retry
+    assert build_retry(None) is None
 
 
 def test_of_two_hosts_the_later_one_counts() -> None:

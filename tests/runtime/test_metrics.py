@@ -12,6 +12,13 @@ def exposed(metrics: Metrics) -> dict[str, float]:
     return {name: float(value) for name, _, value in lines if name.startswith("gwctl_")}
 
 
+def test_losses_of_mirrors_are_those_of_all_processes_of_haproxy() -> None:
+    metrics = Metrics()
+    for total in (0, 3, 5, 1, 1):
+        metrics.set_mirror_losses(total)
+    assert exposed(metrics)["gwctl_mirror_losses_total"] == 6
+
+
 def test_counters() -> None:
     metrics = Metrics()
     metrics.reloads.labels(reason="first start").inc()

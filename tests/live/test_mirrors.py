@@ -1,0 +1,195 @@
+"""Mirrors against the real HAProxy: copies arrive, and no client notices what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from gwctl.routing.request import Request
+from tests.harness import DataPlane, EchoBackend, free_port
+from tests.http1 import Connection, fetch
+from tests.live.site import Site, get, path, running
+from tests.manifests import Manifest, backend, endpoints, http_route, service
+
+
+class Recorder(EchoBackend):
+    """A backend that keeps what it has received, each as it would answer it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    def note(self, reply: dict[str, Any]) -> None:
+        """Keep a request."""
+        self.received.put_nowait(reply)
+
+    async def next(self) -> dict[str, Any]:
+        """Wait for the next request."""
+        async with asyncio.timeout(10):
+            return await self.received.get()
+
+
+def mirror(name: str, **fields: Any) -> Manifest:
+    """A mirror filter."""
+    return {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": name, "port": 80}, **fields}}
+
+
+def headers(value: str) -> Manifest:
+    """A filter that sets a header."""
+    change = {"set": [{"name": "x-a", "value": value}]}
+    return {"type": "RequestHeaderModifier", "requestHeaderModifier": change}
+
+
+def rule(where: str, *filters: Manifest, backends: tuple[Manifest, ...] = (backend("web"),)) -> Manifest:
+    """A rule of a path with filters."""
+    return {"matches": [path(where)], "filters": list(filters), "backendRefs": list(backends)}
+
+
+@asynccontextmanager
+async def mirroring(
+    dataplane: DataPlane, folder: Path, *rules: Manifest, **services: tuple[str, int]
+) -> AsyncIterator[tuple[Site, Recorder, Recorder]]:
+    """Run gwctl with rules and two Services, ``one`` and ``two``, that record what they get; others by address."""
+    async with Recorder("one") as one, Recorder("two") as two:
+        addresses = {"one": ("127.0.0.1", one.port), "two": ("127.0.0.1", two.port), **services}
+        parts = [part for name, at in addresses.items() for part in (service(name), *endpoints(name, [at]))]
+        async with running(dataplane, folder, http_route("r", list(rules)), *parts) as site:
+            yield site, one, two
+
+
+async def test_copies_are_what_the_filters_before_the_mirror_made(dataplane: DataPlane, tmp_path: Path) -> None:
+    rewrite = {
+        "type": "URLRewrite",
+        "urlRewrite": {"hostname": "inside.test", "path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/new"}},
+    }
+    own = {**backend("web"), "filters": [headers("own"), mirror("two")]}
+    rules = [
+        rule("/plain", mirror("one"), mirror("two")),
+        rule("/changed", rewrite, mirror("one"), headers("rule"), mirror("two")),
+        rule("/own", headers("rule"), mirror("one"), backends=(own,)),
+    ]
+    sent = (("x-list", "1"), ("x-list", "2"), ("X-Forwarded-For", "192.0.2.1"), ("te", "trailers"))
+    async with mirroring(dataplane, tmp_path, *rules) as (site, one, two), Connection(site.port) as connection:
+        for method in ("GET", "POST", "PATCH", "OPTIONS"):
+            await connection.send(Request(method, "a.test:80", "/plain/a%2Fb", "q=1&r=%20", sent))
+            for recorder in (one, two):
+                copy = await recorder.next()
+                assert (copy["method"], copy["path"], copy["query"]) == (method, "/plain/a%2Fb", "q=1&r=%20")
+                assert copy["headers"]["host"] == ["a.test:80"]
+                assert copy["headers"]["x-list"] == ["1", "2"]
+                assert copy["headers"]["x-forwarded-for"] == ["192.0.2.1", "127.0.0.1"]
+                assert not {"gwctl-loop", "te", "expect"} & set(copy["headers"])
+        await connection.send(get("/changed/x?q"))
+        first, second = await one.next(), await two.next()
+        for copy in (first, second):
+            assert (copy["path"], copy["query"], copy["headers"]["host"]) == ("/new/x", "q", ["inside.test"])
+        assert (first["headers"].get("x-a"), second["headers"]["x-a"]) == (None, ["rule"])
+        response = await connection.send(get("/own"))
+        assert response.json()["headers"]["x-a"] == ["own"]
+        assert ((await one.next())["headers"]["x-a"], (await two.next())["headers"]["x-a"]) == (["rule"], ["own"])
+
+
+async def test_bodies_are_mirrored_where_they_fit_into_a_buffer(dataplane: DataPlane, tmp_path: Path) -> None:
+    async with mirroring(dataplane, tmp_path, rule("/", mirror("one"))) as (site, one, _):
+        for length in (0, 1, 5000, 12_000):
+            await post(site.port, length)
+            assert (await one.next())["body_length"] == length
+        await post(site.port, 200_000)
+        await post(site.port, 5, chunked=True)
+        await post(site.port, 7)
+        assert (await one.next())["body_length"] == 7
+        assert one.received.empty()
+
+
+async def post(port: int, length: int, chunked: bool = False) -> None:
+    """Send a body, a little late, and wait for the answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    framing = "transfer-encoding: chunked" if chunked else f"content-length: {length}"
+    writer.write(f"POST / HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n{framing}\r\n\r\n".encode())
+    await writer.drain()
+    body = b"x" * length
+    writer.write(f"{length:x}\r\n".encode() + body + b"\r\n0\r\n\r\n" if chunked else body)
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 200"), answer
+
+
+async def test_a_share_of_the_requests_is_mirrored(dataplane: DataPlane, tmp_path: Path) -> None:
+    rules = [
+        rule("/percent", mirror("one", percent=25), mirror("two", fraction={"numerator": 3, "denominator": 4})),
+        rule("/none", mirror("one", percent=0), mirror("two", fraction={"numerator": 0, "denominator": 5})),
+        rule("/end", mirror("one"), mirror("two")),
+    ]
+    async with mirroring(dataplane, tmp_path, *rules) as (site, one, two), Connection(site.port) as connection:
+        for where in ("/none", "/percent"):
+            for _ in range(400):
+                await connection.send(get(where))
+        # Six standard deviations around 100 and 300.
+        assert await until(lambda: 48 < one.requests < 152)
+        assert await until(lambda: 248 < two.requests < 352)
+        assert (one.paths["/none"], two.paths["/none"]) == (0, 0)
+
+
+async def until(condition: Callable[[], bool]) -> bool:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 (another process decides)
+            await asyncio.sleep(0.01)
+    return True
+
+
+async def test_clients_never_notice_a_mirror(dataplane: DataPlane, tmp_path: Path) -> None:
+    """Missing, without endpoints, refusing, silent, breaking off, or talking without end."""
+    endless = bytes(1 << 16)
+
+    async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-le")
+        writer.close()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: {1 << 40}\r\n\r\n".encode())
+        try:
+            while True:
+                writer.write(endless)
+                await writer.drain()
+        except ConnectionError:
+            writer.close()
+
+    servers = {
+        name: await asyncio.start_server(serve, "127.0.0.1", free_port())
+        for name, serve in (("silent", be_silent), ("breaking", break_off), ("talking", talk))
+    }
+    addresses = {name: server.sockets[0].getsockname() for name, server in servers.items()}
+    names = ("gone", "idle", "refusing", *addresses)
+    rules = [rule(f"/{name}", mirror(name)) for name in names]
+    rules.append(rule("/all", *(mirror(name) for name in names)))
+    try:
+        async with mirroring(dataplane, tmp_path, *rules, **addresses, refusing=("127.0.0.1", free_port())) as (
+            site,
+            _,
+            _,
+        ):
+            async with asyncio.timeout(20), Connection(site.port) as connection:
+                for _ in range(30):
+                    for where in (*names, "all"):
+                        assert (await connection.send(get(f"/{where}"))).status == 200, where
+            # Far more than there are places for copies.
+            async with asyncio.timeout(20):
+                answers = await asyncio.gather(*(fetch(site.port, get("/silent")) for _ in range(300)))
+                assert {answer.status for answer in answers} == {200}
+            async with asyncio.timeout(20):
+                while "gwctl_mirror_losses_total 0.0" in await site.gwctl.metrics():  # noqa: ASYNC110 (HAProxy is asked)
+                    await asyncio.sleep(0.1)
+    finally:
+        for server in servers.values():
+            server.close()

@@ -1,0 +1,247 @@
+"""Retries against the real HAProxy: what is tried again, how often and when, and what clients get in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from gwctl.routing.request import Request
+from tests.harness import DataPlane, EchoBackend, free_port
+from tests.http1 import Connection, fetch
+from tests.live.site import Site, get, path, running
+from tests.manifests import Manifest, backend, endpoints, http_route, service
+
+ENOUGH = 5.0
+"""Seconds within which a slow machine answers what is not delayed."""
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
+
+
+class Flaky(EchoBackend):
+    """A backend whose answers to one path have the statuses of a list, and 200 after its end.
+
+    ``received`` holds what came in, and ``times`` when.
+    """
+
+    def __init__(self, *statuses: int) -> None:
+        super().__init__("flaky")
+        self.statuses = list(statuses)
+        self.received: list[dict[str, Any]] = []
+        self.times: list[float] = []
+
+    def note(self, reply: dict[str, Any]) -> None:
+        """Keep a request."""
+        self.received.append(dict(reply))
+        self.times.append(perf_counter())
+
+    def answer(self, method: str, target: str, headers: Any, body_length: int) -> bytes:
+        """Answer with the next status."""
+        answer = super().answer(method, target, headers, body_length)
+        return answer.replace(b" 200 ", b" %d " % self.statuses.pop(0), 1) if self.statuses else answer
+
+    def expect(self, *statuses: int) -> None:
+        """Forget what came in, and answer with these statuses first."""
+        self.statuses = list(statuses)
+        self.received.clear()
+        self.times.clear()
+
+
+def rule(where: str, attempts: int | None = None, *codes: int, **more: Any) -> Manifest:
+    """A rule with retries."""
+    retry = {**({"attempts": attempts} if attempts else {}), **({"codes": list(codes)} if codes else {})}
+    if "backoff" in more:
+        retry["backoff"] = more.pop("backoff")
+    return {"matches": [path(where)], "backendRefs": [backend("flaky")], "retry": retry, **more}
+
+
+@asynccontextmanager
+async def retrying(
+    dataplane: DataPlane, folder: Path, *routes: list[Manifest], others: tuple[tuple[str, int], ...] = ()
+) -> AsyncIterator[tuple[Site, Flaky]]:
+    """Run gwctl with the rules of routes upon a flaky backend; its Service has other endpoints too."""
+    async with Flaky() as flaky:
+        addresses = [("127.0.0.1", flaky.port), *others]
+        parts = [service("flaky"), *endpoints("flaky", addresses)]
+        found = [http_route(f"r{index}", rules) for index, rules in enumerate(routes)]
+        async with running(dataplane, folder, *found, *parts) as site:
+            yield site, flaky
+
+
+async def test_codes(dataplane: DataPlane, tmp_path: Path) -> None:
+    codes = (500, 502, 503, 504, 400, 404, 425, 429, 599)
+    rules = [rule("/other", 3, 507), rule("/none", 3)]
+    for code in codes:
+        rules += [rule(f"/some/{code}", 2, code), rule(f"/once/{code}", None, code, 501)]
+    async with retrying(dataplane, tmp_path, rules[:14], rules[14:]) as (site, flaky), Connection(site.port) as client:
+        for code, (where, failures, status, tries) in itertools.product(
+            codes,
+            (
+                ("/some/{}", 1, 200, 2),
+                ("/some/{}", 2, 200, 3),
+                ("/some/{}", 3, 0, 3),
+                ("/once/{}", 1, 200, 2),
+                ("/once/{}", 2, 0, 2),
+                ("/other", 1, 0, 1),
+                ("/none", 1, 0, 1),
+            ),
+        ):
+            flaky.expect(*[code] * failures)
+            response = await client.send(get(where.format(code)))
+            assert (response.status, len(flaky.received)) == (status or code, tries), (where, code, failures)
+            assert response.json()["name"] == "flaky"
+            assert "gwctl-status" not in response.headers
+
+
+async def test_an_attempt_is_the_same_request_again(dataplane: DataPlane, tmp_path: Path) -> None:
+    filters: list[Manifest] = [
+        {"type": "RequestHeaderModifier", "requestHeaderModifier": {"add": [{"name": "x-a", "value": "1"}]}},
+        {"type": "ResponseHeaderModifier", "responseHeaderModifier": {"add": [{"name": "x-b", "value": "1"}]}},
+        {
+            "type": "URLRewrite",
+            "urlRewrite": {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/old/old"}},
+        },
+    ]
+    async with retrying(dataplane, tmp_path, [rule("/old", 3, 503, filters=filters)]) as (site, flaky):
+        flaky.expect(503, 503)
+        request = Request("PUT", "a.test", "/old/x%2Fy", "q=%20", (("gwctl-loop", "attempt|forged"),))
+        response = await fetch(site.port, request)
+        assert response.values("x-b") == ["1"]
+        assert len(flaky.received) == 3
+        for received in flaky.received:
+            assert received == flaky.received[0]
+        assert (received["method"], received["path"], received["query"]) == ("PUT", "/old/old/x%2Fy", "q=%20")
+        headers = received["headers"]
+        assert (headers["x-a"], headers["host"], headers["x-forwarded-for"]) == (["1"], ["a.test"], ["127.0.0.1"])
+        assert not [name for name in headers if name.startswith("gwctl")]
+
+
+async def test_bodies_that_fit_into_a_buffer_are_sent_again_and_others_once(
+    dataplane: DataPlane, tmp_path: Path
+) -> None:
+    async with retrying(dataplane, tmp_path, [rule("/", 2, 503)]) as (site, flaky):
+        for length, tries in ((10_000, 3), (300_000, 1)):
+            flaky.expect(503, 503)
+            reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+            writer.write(
+                f"POST / HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n".encode()
+            )
+            writer.write(bytes(length))
+            async with asyncio.timeout(ENOUGH):
+                answer = await reader.read()
+            writer.close()
+            assert answer.startswith(b"HTTP/1.1 200" if tries == 3 else b"HTTP/1.1 503"), length
+            assert [received["body_length"] for received in flaky.received] == [length] * tries
+
+
+async def test_pauses_come_before_every_attempt_but_the_first(dataplane: DataPlane, tmp_path: Path) -> None:
+    async with retrying(dataplane, tmp_path, [rule("/", 3, 503, backoff="200ms")]) as (site, flaky):
+        start = perf_counter()
+        assert (await fetch(site.port, get("/"))).status == 200
+        flaky.expect(503, 503)
+        assert (await fetch(site.port, get("/"))).status == 200
+        first, second, third = flaky.times
+        assert second - first >= 0.2
+        assert third - second >= 0.2
+        flaky.expect(*[503] * 4)
+        start = perf_counter()
+        assert (await fetch(site.port, get("/"))).status == 503
+        assert len(flaky.times) == 4
+        assert flaky.times[0] - start < 0.6 <= flaky.times[3] - flaky.times[0]
+
+
+async def test_each_attempt_has_the_backends_timeout_and_all_together_the_requests(
+    dataplane: DataPlane, tmp_path: Path
+) -> None:
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(never_answer, "127.0.0.1", free_port())
+    parts = [service("silent"), *endpoints("silent", [silent.sockets[0].getsockname()])]
+    to_silent = {"backendRefs": [backend("silent")]}
+    rules = [
+        rule("/backend", 2, timeouts={"backendRequest": "200ms"}, **to_silent),
+        rule("/request", 9, timeouts={"request": "700ms", "backendRequest": "200ms"}, **to_silent),
+        rule("/pause", 9, 503, backoff="10s", timeouts={"request": "500ms"}),
+        rule("/alone", 9, timeouts={"request": "300ms"}, **to_silent),
+    ]
+    async with silent, Flaky() as flaky:
+        parts += [service("flaky"), *endpoints("flaky", [("127.0.0.1", flaky.port)])]
+        async with running(dataplane, tmp_path, http_route("r", rules), *parts) as site:
+            for where, least in (("/backend", 0.6), ("/request", 0.7), ("/alone", 0.3), ("/pause", 0.5)):
+                flaky.expect(503)
+                start = perf_counter()
+                response = await fetch(site.port, get(where))
+                assert response.status == 504, where
+                assert least <= perf_counter() - start < ENOUGH, where
+            assert len(flaky.received) == 1
+
+
+async def test_connections_that_fail_are_tried_again(dataplane: DataPlane, tmp_path: Path) -> None:
+    """At another endpoint: refused, closed before the answer, closed within it."""
+
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-le")
+        writer.close()
+
+    servers = [await asyncio.start_server(serve, "127.0.0.1", free_port()) for serve in (close, break_off)]
+    others = (("127.0.0.1", free_port()), *(server.sockets[0].getsockname() for server in servers))
+    try:
+        async with retrying(dataplane, tmp_path, [rule("/", 4)], others=others) as (site, flaky):
+            for _ in range(20):
+                assert (await fetch(site.port, get("/"))).status == 200
+            assert len(flaky.received) == 20
+    finally:
+        for server in servers:
+            server.close()
+
+
+async def test_what_is_never_there_is_an_error_in_the_end(dataplane: DataPlane, tmp_path: Path) -> None:
+    closed = [service("closed"), *endpoints("closed", [("127.0.0.1", free_port())])]
+    rules = [
+        rule("/closed", 3, 503, backendRefs=[backend("closed")]),
+        rule("/idle", 3, 503, backoff="20s", backendRefs=[backend("idle")]),
+        rule("/gone", 3, 500, backendRefs=[backend("gone")]),
+    ]
+    async with running(dataplane, tmp_path, http_route("r", rules), *closed) as site, asyncio.timeout(ENOUGH):
+        statuses = [(await fetch(site.port, get(where))).status for where in ("/closed", "/idle", "/gone")]
+        assert statuses == [503, 503, 500]
+
+
+async def test_an_upgraded_connection_passes(dataplane: DataPlane, tmp_path: Path) -> None:
+    async def switch(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"upgrade: websocket" in head
+        key = b"sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n" + key + b"\r\n"
+        )
+        while data := await reader.read(100):
+            writer.write(data)
+        writer.close()
+
+    server = await asyncio.start_server(switch, "127.0.0.1", free_port())
+    upgrading = [service("upgrading"), *endpoints("upgrading", [server.sockets[0].getsockname()])]
+    route = http_route("r", [rule("/", 2, 503, backendRefs=[backend("upgrading")])])
+    async with server, running(dataplane, tmp_path, route, *upgrading) as site:
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        key = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n"
+        writer.write(
+            f"GET / HTTP/1.1\r\nhost: a.test\r\nconnection: upgrade\r\nupgrade: websocket\r\n{key}\r\n".encode()
+        )
+        async with asyncio.timeout(ENOUGH):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+        writer.close()
