@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gwctl.api import wire
+from gwctl.api.configmap import ConfigMap
 from gwctl.api.endpointslice import EndpointSlice
 from gwctl.api.gateway import CONTROLLER_PATTERN, Gateway, GatewayClass
 from gwctl.api.grpcroute import GRPCRoute
@@ -37,6 +38,7 @@ Resource = (
     | EndpointSlice
     | Namespace
     | Secret
+    | ConfigMap
 )
 
 INVALID = "Invalid"
@@ -56,7 +58,12 @@ _GATEWAY_KINDS: dict[str, tuple[type[Resource] | None, frozenset[str]]] = {
     "ListenerSet": (None, frozenset({"v1"})),
     "BackendTLSPolicy": (None, frozenset({"v1", "v1alpha2", "v1alpha3"})),
 }
-_CORE_KINDS: dict[str, type[Resource]] = {"Service": Service, "Namespace": Namespace, "Secret": Secret}
+_CORE_KINDS: dict[str, type[Resource]] = {
+    "Service": Service,
+    "Namespace": Namespace,
+    "Secret": Secret,
+    "ConfigMap": ConfigMap,
+}
 
 # What the long patterns of the CRDs mean.
 _PATTERN_MESSAGES = {

@@ -1,4 +1,4 @@
-"""Certificates and crt-lists: given to HAProxy at runtime, read back, and kept in files for its next start.
+"""Certificates, authorities and crt-lists: given to HAProxy at runtime, read back, kept in files for its next start.
 
 A certificate's name says what is in it, so nothing is ever replaced, only added and removed. The surprising facts:
 HAProxy finds what it has at runtime and what it loads from files under one name only if ``default-path`` points at the
@@ -16,13 +16,20 @@ from typing import Any, NoReturn
 from gwctl.api.sensitive import Sensitive
 from gwctl.dataplane.client import Client
 from gwctl.dataplane.error import CertificateRefused, DataPlaneError, ForeignPath, NotFound, Refused, Unavailable
-from gwctl.dataplane.placeholder import make_marker, make_placeholder
-from gwctl.haproxy.names import PLACEHOLDER, PREFIX, is_certificate, is_crt_list
-from gwctl.haproxy.plan import AddCertificate, AddEntry, RemoveCertificate, RemoveEntry
+from gwctl.dataplane.placeholder import make_key, make_marker, make_placeholder
+from gwctl.haproxy.names import PLACEHOLDER, PREFIX, is_authorities, is_certificate, is_crt_list
+from gwctl.haproxy.plan import (
+    AddAuthorities,
+    AddCertificate,
+    AddEntry,
+    RemoveAuthorities,
+    RemoveCertificate,
+    RemoveEntry,
+)
 from gwctl.haproxy.program import Layout, crt_list_text
 from gwctl.haproxy.state import CrtEntry, State
 
-CertificateOperation = AddCertificate | RemoveCertificate | AddEntry | RemoveEntry
+CertificateOperation = AddCertificate | RemoveCertificate | AddAuthorities | RemoveAuthorities | AddEntry | RemoveEntry
 
 _MARKER = f"{PREFIX}.pem"
 _EMPTY = "Empty"
@@ -40,6 +47,8 @@ class Certificates:
         match operation:
             case AddCertificate(name, pem):
                 await self._add(name, pem)
+            case AddAuthorities(name, pem):
+                await self._add_authorities(name, pem)
             case AddEntry(crt_list, entry):
                 await self._add_entry(self._layout.crt_list(crt_list), entry)
             case RemoveEntry(crt_list, entry):
@@ -48,13 +57,21 @@ class Certificates:
                 # One that is still in use goes when the next observation finds it.
                 with contextlib.suppress(Refused):
                     await self._client.delete_certificate(name)
+            case RemoveAuthorities(name):
+                with contextlib.suppress(Refused):
+                    await self._client.delete_authorities(name)
 
     async def find_mismatches(self, operations: Iterable[CertificateOperation]) -> list[str]:
         """Read back what operations wrote; give what is otherwise."""
         found: list[str] = []
         lists: dict[str, set[CrtEntry]] = {}
+        authorities: dict[str, int] | None = None
         for operation in operations:
             match operation:
+                case AddAuthorities(name, pem):
+                    authorities = await self._client.authorities() if authorities is None else authorities
+                    if authorities.get(name) != pem.reveal().count(ssl.PEM_HEADER):
+                        found.append(f"authorities {name}")
                 case AddCertificate(name, pem):
                     if not _is_there(await self._client.certificate(name), pem):
                         found.append(f"certificate {name}")
@@ -70,12 +87,12 @@ class Certificates:
 
         A file that is named has been written before what names it, so a HAProxy that starts meanwhile finds all.
         """
-        if not state.crt_lists:
-            return
         general = await self._client.stored("general")
-        if PLACEHOLDER not in general:
+        if state.crt_lists and PLACEHOLDER not in general:
             await self._client.store_general(PLACEHOLDER, make_placeholder().reveal())
         stored = await self._client.stored("ssl_certificates")
+        for name in sorted(state.authorities - stored.keys()):
+            await self._store_authorities(name, state.pems[name])
         for name in sorted(state.certificates - stored.keys()):
             await self._client.store_certificate(name, state.pems[name])
         for name, entries in sorted(state.crt_lists.items()):
@@ -88,7 +105,7 @@ class Certificates:
     async def delete_stale(self, state: State) -> None:
         """Delete the files of certificates and crt-lists that a state no longer has, once `store` has been called."""
         for name in await self._client.stored("ssl_certificates"):
-            if is_certificate(name) and name not in state.certificates:
+            if (is_certificate(name) or is_authorities(name)) and name not in state.certificates | state.authorities:
                 await self._client.delete_stored_certificate(name)
         for name in await self._client.stored("general"):
             if is_crt_list(name) and name not in state.crt_lists:
@@ -137,11 +154,28 @@ class Certificates:
         except Refused as error:
             await self._blame(name, error)
 
+    async def _add_authorities(self, name: str, pem: Sensitive) -> None:
+        """Add a set whose file has been written first, since the API may refuse to store what HAProxy takes."""
+        try:
+            if name not in await self._client.stored("ssl_certificates"):
+                await self._store_authorities(name, pem)
+            try:
+                await self._client.add_authorities(name, pem)
+            except Refused:
+                await self._client.replace_authorities(name, pem)
+        except Refused as error:
+            await self._blame(name, error)
+
+    async def _store_authorities(self, name: str, pem: Sensitive) -> None:
+        """Store a set of authorities where certificates are: the API wants a key there, so it gets one of nobody."""
+        await self._client.store_certificate(name, Sensitive(pem.reveal() + make_key().reveal()))
+
     async def _blame(self, name: str, error: Refused) -> NoReturn:
         """Say that a certificate is at fault, where HAProxy answers to everything else."""
         await self._client.process()
+        delete = self._client.delete_authorities if is_authorities(name) else self._client.delete_certificate
         with contextlib.suppress(DataPlaneError):
-            await self._client.delete_certificate(name)
+            await delete(name)
         raise CertificateRefused(name, error.reason) from None
 
     async def _add_entry(self, path: str, entry: CrtEntry) -> None:

@@ -320,6 +320,23 @@ class Client:
         """Take a certificate from HAProxy's memory, which it refuses while an entry names it."""
         await self._send("DELETE", "/services/haproxy/runtime/ssl_certs/{name}", name=name)
 
+    async def authorities(self) -> dict[str, int]:
+        """Give all sets of authorities that HAProxy holds, and of how many certificates each is."""
+        items = await self._get("/services/haproxy/runtime/ssl_ca_files")
+        return {str(item["storage_name"]): int(str(item["count"]).split()[0]) for item in items or ()}
+
+    async def add_authorities(self, name: str, pem: Sensitive) -> None:
+        """Give HAProxy a set of authorities. One that is there is refused, as is content that it does not take."""
+        await self._send_certificate("POST", "/services/haproxy/runtime/ssl_ca_files", name, pem)
+
+    async def replace_authorities(self, name: str, pem: Sensitive) -> None:
+        """Replace what is in a set of authorities of HAProxy."""
+        await self._send_certificate("PUT", "/services/haproxy/runtime/ssl_ca_files/{name}", name, pem)
+
+    async def delete_authorities(self, name: str) -> None:
+        """Take a set of authorities from HAProxy's memory, which it refuses while something names it."""
+        await self._send("DELETE", "/services/haproxy/runtime/ssl_ca_files/{name}", name=name)
+
     async def crt_list(self, path: str) -> list[tuple[int, CrtEntry]]:
         """Give the entries of a crt-list, each with the number of its line."""
         entries = await self._get("/services/haproxy/runtime/ssl_crt_lists/entries", {"name": path})

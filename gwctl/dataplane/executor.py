@@ -30,7 +30,7 @@ from gwctl.dataplane.reader import EMPTY_MAP, parse_servers, read_table
 from gwctl.haproxy.desired import is_pool_slot
 from gwctl.haproxy.names import Table
 from gwctl.haproxy.plan import Operation, RemoveRow, RemoveServer, SetRow, SetServer, Transaction
-from gwctl.haproxy.program import Layout, is_lua, lua_name, lua_text, needs_certificates
+from gwctl.haproxy.program import Layout, is_lua, lua_name, lua_text
 from gwctl.haproxy.state import Section, SectionKey, SectionKind, Server, State
 
 BULK_ROWS = 200
@@ -207,8 +207,7 @@ class Executor:
         """
         await self._store_tables(state)
         await self._certificates.store(state)
-        if state.crt_lists:
-            await self._certificates.delete_stale(state)
+        await self._certificates.delete_stale(state)
         version = await self._client.configuration_version()
         transaction = Transaction((), (), state)
         existing = {
@@ -249,7 +248,7 @@ class Executor:
     async def _commit(self, transaction: Transaction) -> str | None:
         identifier = await self._client.begin(await self._client.configuration_version())
         try:
-            await self._prepare_global(identifier, transaction.state)
+            await self._prepare_global(identifier)
             existing: dict[SectionKey, Section] = {}
             for kind in SectionKind:
                 for section in await self._client.sections(kind, identifier):
@@ -270,11 +269,9 @@ class Executor:
         except DataPlaneError:
             return
 
-    async def _prepare_global(self, identifier: str, state: State) -> None:
+    async def _prepare_global(self, identifier: str) -> None:
         before = section = await self._client.global_section(identifier)
-        section = self._load_lua(section)
-        if any(map(needs_certificates, state.sections.values())):
-            section = await self._certificates.prepare_global(section)
+        section = await self._certificates.prepare_global(self._load_lua(section))
         if section is not before:
             await self._client.replace_global(section, identifier)
 

@@ -35,6 +35,12 @@ def make_marker() -> Sensitive:
     return _pem(certificate, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
+def make_key() -> Sensitive:
+    """Make a private key that no certificate is for."""
+    key = generate_ecdsa(SECP256R1())
+    return Sensitive(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+
+
 def _builder() -> x509.CertificateBuilder:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, PLACEHOLDER_HOST)])
     return (

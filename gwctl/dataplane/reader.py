@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from gwctl.dataplane.client import Client, Json
 from gwctl.dataplane.error import NotFound
 from gwctl.haproxy.desired import is_pool_slot
-from gwctl.haproxy.names import Table, is_certificate, is_ours
+from gwctl.haproxy.names import Table, is_authorities, is_certificate, is_ours
 from gwctl.haproxy.program import Layout, is_lua
 from gwctl.haproxy.state import (
     AdminState,
@@ -54,8 +54,11 @@ async def read_state(client: Client) -> State:
         tables,
         {slot: there for slot, there in servers.items() if there},
         await read_lua(client),
-        certificates=frozenset(filter(is_certificate, await client.certificates())) if lists else frozenset(),
+        certificates=frozenset(filter(is_certificate, await client.certificates())),
         crt_lists=lists,
+        authorities=frozenset(
+            name for name, count in (await client.authorities()).items() if count and is_authorities(name)
+        ),
     )
 
 

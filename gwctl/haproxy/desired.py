@@ -119,7 +119,7 @@ def build_state(
         tables.changes,
         frozenset(crt_lists.pems),
         crt_lists.lists,
-        crt_lists.pems,
+        pems=crt_lists.pems,
     )
     return Desired(state, routing, sizes, listener_sizes, refused)
 

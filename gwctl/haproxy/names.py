@@ -87,7 +87,11 @@ def slot_mode(name: str) -> str | None:
 PLACEHOLDER = f"{PREFIX}-placeholder.pem"
 """The file with the certificate that every crt-list begins with and that is never served: see ``program.py``."""
 
+SYSTEM_AUTHORITIES = "@system-ca"
+"""The certificate authorities of the machine, which HAProxy loads when it starts."""
+
 _CERTIFICATE = re.compile(f"{PREFIX}-[0-9a-f]{{32}}\\.pem")
+_AUTHORITIES = re.compile(f"{PREFIX}-ca-[0-9a-f]{{32}}\\.pem")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST_FILE = 100
 
@@ -100,6 +104,16 @@ def certificate_name(identity: str) -> str:
 def is_certificate(name: str) -> bool:
     """Tell whether a certificate of this name is gwctl's."""
     return _CERTIFICATE.fullmatch(name) is not None
+
+
+def authorities_name(identity: str) -> str:
+    """Name a set of certificate authorities in HAProxy, and its file, by its identity: what is in it never changes."""
+    return f"{PREFIX}-ca-{identity}.pem"
+
+
+def is_authorities(name: str) -> bool:
+    """Tell whether a set of authorities of this name is gwctl's."""
+    return _AUTHORITIES.fullmatch(name) is not None
 
 
 def crt_list_name(frontend: str) -> str:

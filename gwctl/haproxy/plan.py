@@ -1,8 +1,8 @@
 """The difference between two states as a value: what to do, in which order.
 
-A `Plan` is sorted, printable and refusable. Its order is make before break: certificates, then the entries that serve
-them; servers, then the rows that name them, then the rows that name those; and the removals the other way round. So
-every request, at every moment, meets a table whose references all lead somewhere.
+A `Plan` is sorted, printable and refusable. Its order is make before break: authorities, certificates, then the entries
+that serve them; servers, then the rows that name them, then the rows that name those; and the removals the other way
+round. So every request, at every moment, meets a table whose references all lead somewhere.
 """
 
 from __future__ import annotations
@@ -87,6 +87,27 @@ class RemoveCertificate:
 
 
 @dataclass(frozen=True, slots=True)
+class AddAuthorities:
+    """Give HAProxy a set of authorities; nothing is verified by it yet."""
+
+    name: str
+    pem: Sensitive = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"+ authorities {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveAuthorities:
+    """Take a set of authorities that nothing names from HAProxy's memory."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"- authorities {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class AddEntry:
     """Serve a certificate to names, from the next handshake on."""
 
@@ -108,7 +129,18 @@ class RemoveEntry:
         return f"- {self.crt_list} {' '.join((self.entry.certificate, *self.entry.filters))}"
 
 
-Operation = SetServer | RemoveServer | SetRow | RemoveRow | AddCertificate | RemoveCertificate | AddEntry | RemoveEntry
+Operation = (
+    SetServer
+    | RemoveServer
+    | SetRow
+    | RemoveRow
+    | AddCertificate
+    | RemoveCertificate
+    | AddAuthorities
+    | RemoveAuthorities
+    | AddEntry
+    | RemoveEntry
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +286,8 @@ def _diff_runtime(desired: State, actual: State) -> Iterator[Operation]:
 
 
 def _add_certificates(desired: State, actual: State) -> Iterator[Operation]:
+    for name in sorted(desired.authorities - actual.authorities):
+        yield AddAuthorities(name, desired.pems[name])
     for name in sorted(desired.certificates - actual.certificates):
         yield AddCertificate(name, desired.pems[name])
     for crt_list in sorted(desired.crt_lists):
@@ -267,6 +301,8 @@ def _remove_certificates(desired: State, actual: State) -> Iterator[Operation]:
             yield RemoveEntry(crt_list, entry)
     for name in sorted(actual.certificates - desired.certificates):
         yield RemoveCertificate(name)
+    for name in sorted(actual.authorities - desired.authorities):
+        yield RemoveAuthorities(name)
 
 
 def _differing_keys(table: Table, desired: State, actual: State) -> list[str]:

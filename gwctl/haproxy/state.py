@@ -1,7 +1,7 @@
 """The state of HAProxy as gwctl sees it: desired and actual are of one type.
 
-``sections`` are configuration (a change reloads); ``tables``, ``servers``, ``certificates`` and ``crt_lists`` are
-runtime data (a change does not).
+``sections`` are configuration (a change reloads); ``tables``, ``servers``, ``certificates``, ``authorities`` and
+``crt_lists`` are runtime data (a change does not).
 """
 
 from __future__ import annotations
@@ -83,8 +83,9 @@ class State:
     ``sections``: each as the Data Plane API's JSON with children. ``servers``: by slot, then by server name; a slot
     without servers may be left out. ``lua``: the name of the Lua file that ``global`` loads. ``changes``: what is known
     of how the tables came about, so that a difference to their base need not be searched for. ``certificates``: the
-    names of those that HAProxy holds in memory, ``pems`` what is in them, which HAProxy never gives away.
-    ``crt_lists``: by the names of their files.
+    names of those that HAProxy holds in memory; ``authorities``: the names of the sets of authorities that it holds, to
+    verify others by; ``pems`` what is in both, which HAProxy never gives away. ``crt_lists``: by the names of their
+    files.
     """
 
     sections: Mapping[SectionKey, Section]
@@ -94,6 +95,7 @@ class State:
     changes: Mapping[Table, Change] = field(default_factory=dict, repr=False, compare=False)
     certificates: frozenset[str] = frozenset()
     crt_lists: Mapping[str, CrtList] = field(default_factory=dict)
+    authorities: frozenset[str] = frozenset()
     pems: Mapping[str, Sensitive] = field(default_factory=dict, repr=False, compare=False)
 
 

@@ -23,7 +23,7 @@ from gwctl.kube.discovery import Discovery
 from gwctl.kube.error import KubeError, NotFound
 from gwctl.kube.kind import Kind
 from gwctl.kube.reflector import Backoff, Observer, Pace, Reflector, Sink, Trouble
-from gwctl.providers.referenced import SECRETS, Referenced
+from gwctl.providers.referenced import Referenced
 from gwctl.providers.source import Batch
 
 log = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class KubernetesSource:
         """The kinds of which not everything has been read yet: empty from the first batch on."""
         names = {name for name, _ in self._unread}
         if not names and not self._begun and self._referenced.is_waiting(first=True):
-            return (SECRETS.name,)
+            return self._referenced.unread_kinds
         return tuple(name for name in self._kinds if name in names)
 
     def _take(self) -> Batch | None:

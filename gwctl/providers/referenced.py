@@ -1,8 +1,8 @@
-"""Objects that are read because others refer to them: the Secrets of Gateways' listeners.
+"""Objects that are read because others refer to them: Secrets with certificates, ConfigMaps with authorities.
 
-In: what there is of Gateways, their classes and ReferenceGrants. Out: a reflector for each Secret that they refer to
-and may, and none for any other. The surprising fact: each is a list and a watch of its namespace with the field
-selector ``metadata.name``, which Kubernetes allows to who has rights on this one name only; so no Secret that is of no
+In: what there is of what refers. Out: a reflector for each Secret and ConfigMap that it refers to and may, and none for
+any other. The surprising fact: each is a list and a watch of its namespace with the field
+selector ``metadata.name``, which Kubernetes allows to who has rights on this one name only; so nothing that is of no
 concern is ever asked for (docs/adr/0007).
 """
 
@@ -15,15 +15,15 @@ from typing import Protocol
 
 from gwctl.api.parse import Invalid, Resource
 from gwctl.api.ref import Ref
-from gwctl.graph.certificateref import find_secrets
+from gwctl.graph.referenced import REFERRING, find_referenced
 from gwctl.kube.client import KubeClient
 from gwctl.kube.error import Forbidden, KubeError, NotFound
 from gwctl.kube.kind import Kind
 from gwctl.kube.reflector import Observer, Pace, Reflector, Sink, Trouble
 from gwctl.snapshot import Snapshot
 
-SECRETS = Kind("Secret", "secrets")
-REFERRING = frozenset({"GatewayClass", "Gateway", "ReferenceGrant"})
+KINDS = {"Secret": Kind("Secret", "secrets"), "ConfigMap": Kind("ConfigMap", "configmaps")}
+"""What is read where something refers to it."""
 
 _LONGEST_HOLD = 5.0
 """Seconds for which what refers to a Secret may wait for it: long enough for any answer, short where there is none."""
@@ -70,7 +70,7 @@ class Referenced:
         if not relevant:
             return
         self._snapshot = self._snapshot.apply(relevant)
-        wanted = find_secrets(self._snapshot, self._controller_name)
+        wanted = find_referenced(self._snapshot, self._controller_name)
         for ref in self._followers.keys() - wanted:
             self._trouble.end(self._followers.pop(ref).stop())
         new = sorted(wanted - self._followers.keys())
@@ -80,17 +80,22 @@ class Referenced:
             self._hold_until = time.monotonic() + _LONGEST_HOLD
             asyncio.get_running_loop().call_later(_LONGEST_HOLD, self._on_read)
 
+    @property
+    def unread_kinds(self) -> tuple[str, ...]:
+        """The kinds of which something has not been read yet."""
+        unread = {ref.kind for ref, follower in self._followers.items() if not follower.is_read}
+        return tuple(kind for kind in KINDS if kind in unread)
+
     def is_waiting(self, first: bool) -> bool:
         """Tell whether something is to be waited for that has not been read yet: at ``first`` as long as it takes."""
-        unread = any(not follower.is_read for follower in self._followers.values())
-        return unread and (first or time.monotonic() < self._hold_until)
+        return bool(self.unread_kinds) and (first or time.monotonic() < self._hold_until)
 
     def _follow(self, ref: Ref, tasks: asyncio.TaskGroup) -> _Follower:
-        follower = _Follower(ref, self._objects, self._on_read)
+        follower, kind = _Follower(ref, self._objects, self._on_read), KINDS[ref.kind]
         reflector = Reflector(
             self._client,
-            SECRETS,
-            self._objects.sink(SECRETS, follower.note_read),
+            kind,
+            self._objects.sink(kind, follower.note_read),
             field_selector=f"metadata.name={ref.name}",
             pace=self._pace,
             observer=self._observer,
@@ -149,6 +154,6 @@ class _Follower:
     async def _run(self, reflector: Reflector, missing: float) -> None:
         while True:
             try:
-                await reflector.run(SECRETS.path("v1", self._ref.namespace))
+                await reflector.run(KINDS[self._ref.kind].path("v1", self._ref.namespace))
             except NotFound:
                 await asyncio.sleep(missing)

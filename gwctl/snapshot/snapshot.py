@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from gwctl.api.configmap import ConfigMap
 from gwctl.api.endpointslice import EndpointSlice
 from gwctl.api.gateway import Gateway, GatewayClass
 from gwctl.api.grpcroute import GRPCRoute
@@ -42,6 +43,7 @@ _FIELDS = {
     "EndpointSlice": "endpoint_slices",
     "Namespace": "namespaces",
     "Secret": "secrets",
+    "ConfigMap": "config_maps",
 }
 
 
@@ -62,6 +64,7 @@ class Snapshot:
     endpoint_slices: MappingProxyType[Ref, EndpointSlice] = field(default_factory=_empty)
     namespaces: MappingProxyType[Ref, Namespace] = field(default_factory=_empty)
     secrets: MappingProxyType[Ref, Secret] = field(default_factory=_empty)
+    config_maps: MappingProxyType[Ref, ConfigMap] = field(default_factory=_empty)
     _slices: MappingProxyType[Ref, tuple[EndpointSlice, ...]] = field(default_factory=_empty, compare=False, repr=False)
     _grants: MappingProxyType[str, tuple[ReferenceGrant, ...]] = field(
         default_factory=_empty, compare=False, repr=False

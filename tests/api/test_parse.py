@@ -486,7 +486,7 @@ def test_kinds_of_later_issues_are_reported(version: str, kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("version", "kind"),
-    [("v1", "ConfigMap"), ("apps/v1", "Deployment"), ("x.io/v1", "Gateway")],
+    [("v1", "Pod"), ("apps/v1", "Deployment"), ("x.io/v1", "Gateway")],
 )
 def test_other_kinds_are_ignored(version: str, kind: str) -> None:
     assert parse_resource({"apiVersion": version, "kind": kind}) == (None, ())

@@ -6,7 +6,7 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
     "default": {},
     "host network": {"kind": "DaemonSet", "hostNetwork": True, "privilegedPorts": True},
     "host network, Deployment": {"hostNetwork": True, "publishService": "gwctl-system/front"},
-    "namespaces": {"namespaces": ["team-a", "team-b"], "rbac": {"secrets": False, "configMaps": True}},
+    "namespaces": {"namespaces": ["team-a", "team-b"], "rbac": {"secrets": False, "configMaps": False}},
     "autoscaled": {"autoscaling": {"enabled": True}, "metrics": {"monitor": {"kind": "PodMonitor", "interval": "15s"}}},
     "closed": {
         "networkPolicy": {"enabled": True, "metricsFrom": [{"namespaceSelector": {}}]},

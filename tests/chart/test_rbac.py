@@ -38,7 +38,7 @@ CLASSES = (
 OBJECTS = (
     expand(GATEWAY_GROUP, (*WITH_STATUS, "referencegrants"), READ)
     | expand(GATEWAY_GROUP, tuple(f"{name}/status" for name in WITH_STATUS), ("patch",))
-    | expand("", ("services", "secrets"), READ)
+    | expand("", ("services", "secrets", "configmaps"), READ)
     | expand("discovery.k8s.io", ("endpointslices",), READ)
     | expand("events.k8s.io", ("events",), ("create",))
 )
@@ -73,10 +73,9 @@ def test_the_own_namespace_among_others(helm: Helm) -> None:
 @pytest.mark.parametrize(
     ("values", "more"),
     [
-        ({"rbac": {"configMaps": True}}, expand("", ("configmaps",), READ)),
         ({"gatewayService": {"aliases": True}}, expand("", ("services",), WRITE)),
     ],
-    ids=["configMaps", "aliases"],
+    ids=["aliases"],
 )
 def test_what_a_value_adds(helm: Helm, values: dict[str, Any], more: Rights, namespaces: list[str]) -> None:
     without, with_it = helm.render({"namespaces": namespaces}), helm.render({"namespaces": namespaces, **values})
@@ -86,10 +85,11 @@ def test_what_a_value_adds(helm: Helm, values: dict[str, Any], more: Rights, nam
 
 
 @pytest.mark.parametrize("namespaces", [[], ["team"]])
-def test_secrets_can_be_left_to_roles_of_ones_own(helm: Helm, namespaces: list[str]) -> None:
-    rendered = helm.render({"namespaces": namespaces, "rbac": {"secrets": False}})
+@pytest.mark.parametrize("kind", ["secrets", "configMaps"])
+def test_they_can_be_left_to_roles_of_ones_own(helm: Helm, namespaces: list[str], kind: str) -> None:
+    rendered = helm.render({"namespaces": namespaces, "rbac": {kind: False}})
     roles = [*rendered.all("ClusterRole"), *rendered.all("Role")]
-    assert not [right for role in roles for right in rights(role) if right[1] == "secrets"]
+    assert not [right for role in roles for right in rights(role) if right[1] == kind.lower()]
 
 
 def test_without_services_of_gateways_none_is_written(helm: Helm) -> None:

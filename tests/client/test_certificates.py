@@ -15,10 +15,17 @@ from gwctl.dataplane import CertificateRefused, ForeignPath, Refused, Unavailabl
 from gwctl.dataplane.certificates import Certificates
 from gwctl.dataplane.client import Client
 from gwctl.dataplane.placeholder import make_marker, make_placeholder
-from gwctl.haproxy.plan import AddCertificate, AddEntry, RemoveCertificate, RemoveEntry
+from gwctl.haproxy.plan import (
+    AddAuthorities,
+    AddCertificate,
+    AddEntry,
+    RemoveAuthorities,
+    RemoveCertificate,
+    RemoveEntry,
+)
 from gwctl.haproxy.program import Layout
 from gwctl.haproxy.state import CrtEntry, State
-from tests.certificates import Pair, make_pair
+from tests.certificates import Pair, make_authority, make_pair
 
 PAIR = make_pair("a.test")
 PEM = Sensitive(PAIR.certificate + PAIR.key)
@@ -33,9 +40,11 @@ class Api:
 
     def __init__(self) -> None:
         self.certificates: dict[str, str] = {}
+        self.authorities: dict[str, str] = {}
         self.entries: list[dict[str, Any]] = []
         self.files: dict[str, dict[str, str]] = {"general": {}, "ssl_certificates": {}}
         self.refused: set[str] = set()
+        self.unstorable: set[str] = set()
         self.calls: list[str] = []
         self.is_gone = False
 
@@ -49,6 +58,8 @@ class Api:
             return httpx.Response(200, json={"info": {} if self.is_gone else {"pid": 1, "version": "3.4.7"}})
         if path.startswith(f"{RUNTIME}/ssl_certs"):
             return self.answer_certificate(request, path.removeprefix(f"{RUNTIME}/ssl_certs").removeprefix("/"))
+        if path.startswith(f"{RUNTIME}/ssl_ca_files"):
+            return self.answer_authorities(request, path.removeprefix(f"{RUNTIME}/ssl_ca_files").removeprefix("/"))
         if path == f"{RUNTIME}/ssl_crt_lists/entries":
             return self.answer_entries(request)
         kind, _, name = path.removeprefix(f"{STORAGE}/").partition("/")
@@ -73,6 +84,19 @@ class Api:
         self.certificates[name] = content
         return httpx.Response(201)
 
+    def answer_authorities(self, request: httpx.Request, name: str) -> httpx.Response:
+        if request.method == "GET":
+            counts = {key: content.count("BEGIN CERT") for key, content in self.authorities.items()}
+            items = [{"storage_name": key, "count": f"{number} certificate(s)"} for key, number in counts.items()]
+            return httpx.Response(200, json=items or None)
+        if request.method == "DELETE":
+            return httpx.Response(204 if self.authorities.pop(name, None) is not None else 500, json={"message": "no"})
+        uploaded, content = read_upload(request)
+        if request.method == "POST" and uploaded in self.authorities:
+            return httpx.Response(500, json={"message": f"{uploaded} exists already"})
+        self.authorities[name or uploaded] = "" if uploaded in self.refused else content
+        return httpx.Response(500 if uploaded in self.refused else 201, json={"message": "Invalid payload"})
+
     def answer_entries(self, request: httpx.Request) -> httpx.Response:
         if request.method == "GET":
             return httpx.Response(200, json=self.entries)
@@ -96,6 +120,8 @@ class Api:
                 del files[name]
                 return httpx.Response(204)
         uploaded, content = read_upload(request)
+        if uploaded in self.unstorable:
+            return httpx.Response(500, json={"message": "x509: negative serial number"})
         files[name or uploaded] = content
         return httpx.Response(201, json={"file": f"/{kind}/{name or uploaded}"})
 
@@ -205,6 +231,54 @@ async def test_a_certificate_that_is_still_in_use_is_left_for_later() -> None:
     assert api.calls == ["DELETE /runtime/ssl_certs/gwctl-1.pem"]
 
 
+CA = f"gwctl-ca-{'1' * 32}.pem"
+AUTHORITIES = Sensitive(make_authority("one") + make_authority("two"))
+
+
+async def test_authorities_are_stored_with_a_key_of_nobody_then_added_and_read_back() -> None:
+    api = Api()
+    add = AddAuthorities(CA, AUTHORITIES)
+    async with api.client() as client:
+        certificates = Certificates(client, LAYOUT)
+        await certificates.apply(add)
+        assert await certificates.find_mismatches([add]) == []
+        api.authorities[CA] = make_authority("one")
+        assert await certificates.find_mismatches([add]) == [f"authorities {CA}"]
+        await certificates.apply(add)
+        assert api.authorities == {CA: AUTHORITIES.reveal()}
+        stored = api.files["ssl_certificates"][CA]
+        assert stored.startswith(AUTHORITIES.reveal())
+        assert "PRIVATE KEY" in stored
+        await certificates.apply(RemoveAuthorities(CA))
+        await certificates.apply(RemoveAuthorities(CA))
+        await certificates.store(State({}, {}, {}, ""))
+        await certificates.delete_stale(State({}, {}, {}, ""))
+    assert (api.authorities, api.files["ssl_certificates"]) == ({}, {})
+
+
+@pytest.mark.parametrize("where", ["refused", "unstorable"])
+async def test_authorities_that_are_not_taken_are_refused_by_name_and_leave_nothing_at_runtime(where: str) -> None:
+    api = Api()
+    getattr(api, where).add(CA)
+    async with api.client() as client:
+        with pytest.raises(CertificateRefused) as error:
+            await Certificates(client, LAYOUT).apply(AddAuthorities(CA, AUTHORITIES))
+    assert error.value.certificate == CA
+    assert api.authorities == {}
+
+
+async def test_files_of_authorities_are_written_once_and_kept_while_they_are_needed() -> None:
+    api = Api()
+    wanted = State({}, {}, {}, "", authorities=frozenset({CA}), pems={CA: AUTHORITIES})
+    async with api.client() as client:
+        certificates = Certificates(client, LAYOUT)
+        for _ in range(2):
+            await certificates.store(wanted)
+            await certificates.delete_stale(wanted)
+    assert list(api.files["ssl_certificates"]) == [CA]
+    assert [call for call in api.calls if not call.startswith("GET")] == ["POST /storage/ssl_certificates"]
+
+
 def state(**pairs: str) -> State:
     """A state with certificates by name, each the only entry of a list of the same name."""
     names = {f"gwctl-{key * 32}.pem": text for key, text in pairs.items()}
@@ -234,7 +308,7 @@ async def test_a_state_without_lists_writes_nothing() -> None:
     api = Api()
     async with api.client() as client:
         await Certificates(client, LAYOUT).store(State({}, {}, {}, ""))
-    assert api.calls == []
+    assert not [call for call in api.calls if not call.startswith("GET")]
 
 
 async def test_global_says_where_certificates_are() -> None:

@@ -215,6 +215,24 @@ async def test_a_server_checks_its_peer_against_an_authority_given_at_runtime(
     assert await plane.reloads() == 0
 
 
+async def test_authorities_are_stored_beside_a_key_of_nobody_and_loaded_under_their_name(
+    plane: DataPlane, api: httpx.AsyncClient, pairs: tuple[Pair, Pair]
+) -> None:
+    name, key = "gwctl-ca-1.pem", pairs[1].pem.removeprefix(pairs[1].certificate)
+    refused(await api.post(STORED, params=SKIP, files=upload(name, pairs[0].certificate)), 500)
+    expect(await api.post(STORED, params=SKIP, files=upload(name, pairs[0].certificate + key)), 201)
+    server = {"name": "a", "address": "127.0.0.1", "port": 8443, "ssl": "enabled", "verify": "required"}
+    expect(await api.post("/runtime/backends/blue/servers", json=server | {"ssl_cafile": "@system-ca"}), 201)
+    await reload(api)
+    refused(await api.post("/runtime/backends/blue/servers", json=server | {"ssl_cafile": name}), 500)
+    section = f"\nbackend tls_servers\n  server a 127.0.0.1:8443 ssl verify required ca-file {name}\n"
+    plane.config_file.write_text(plane.config_file.read_text(encoding="utf-8") + section, encoding="utf-8")
+    await plane.restart_haproxy()
+    listed = {one["storage_name"]: one["count"] for one in expect(await api.get(AUTHORITIES), 200).json()}
+    assert listed[name] == "1 certificate(s)"
+    expect(await api.post("/runtime/backends/blue/servers", json=server | {"ssl_cafile": name}), 201)
+
+
 async def test_an_entry_may_ask_clients_for_a_certificate(
     plane: DataPlane, api: httpx.AsyncClient, pairs: tuple[Pair, Pair]
 ) -> None:
