@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -54,9 +55,14 @@ class Observer:
         """Note how many objects of a kind there are."""
 
 
+_OFTEN = 4
+
+
 @dataclass(frozen=True, slots=True)
 class Pace:
     """Seconds. After a failure ``first``, doubled each time up to ``longest``; ``refused`` where a right is missing.
+
+    An API server that has just started refuses everything for a moment, so that does not begin with a long wait either.
 
     ``watch``: how long one watch lasts, up to twice that. ``silence``: after which a watch counts as dead.
     ``missing``: between two looks for a CRD.
@@ -73,20 +79,20 @@ class Pace:
 class Trouble:
     """Logs what fails once, and its end, and nothing between, for all that share it.
 
-    What may pass by itself is one trouble whatever it concerns, and none before it has failed twice in a row: an API
-    server that starts refuses this and that for some seconds. The others are one for each kind.
+    What may pass by itself is one trouble whatever it concerns, and none before it has failed twice in a row; a missing
+    right is one for each kind, after four times: an API server that starts refuses this and that for some seconds.
     """
 
     def __init__(self) -> None:
-        self._once: set[object] = set()
+        self._times: Counter[object] = Counter()
         self._failing: dict[object, tuple[str, str]] = {}
 
     def begin(self, who: object, kind: str, error: KubeError) -> None:
         """Note that something failed. Of an API server that cannot be reached the client tells."""
         if isinstance(error, Gone | Unreachable):
             return
-        if error.transient and who not in self._once:
-            self._once.add(who)
+        self._times[who] += 1
+        if self._times[who] < (_OFTEN if isinstance(error, Forbidden) else 2 if error.transient else 1):
             return
         trouble = type(error).__name__, "" if error.transient else kind
         if trouble not in self._failing.values():
@@ -98,7 +104,7 @@ class Trouble:
 
     def end(self, who: object) -> None:
         """Note that it works."""
-        self._once.discard(who)
+        del self._times[who]
         trouble = self._failing.pop(who, None)
         if trouble is not None and trouble not in self._failing.values():
             log.info("the Kubernetes API works again", extra={"trouble": " ".join(trouble).strip()})
@@ -117,9 +123,8 @@ class Backoff:
 
     def next(self, error: KubeError) -> float:
         """Give the seconds to wait: with jitter, and at least what the API server asks for."""
-        seconds, self._next = self._next, min(self._next * 2, self._pace.longest)
-        if isinstance(error, Forbidden):
-            seconds = self._pace.refused
+        longest = self._pace.refused if isinstance(error, Forbidden) else self._pace.longest
+        seconds, self._next = min(self._next, longest), min(self._next * 2, longest)
         return max(seconds * random.uniform(0.5, 1.0), error.retry_after or 0.0)
 
     async def wait(self, error: KubeError) -> None:

@@ -226,8 +226,12 @@ async def test_the_api_server_is_killed_and_clients_see_nothing(address: str, ku
         kubectl.apply({key: route[key] for key in ("apiVersion", "kind", "metadata", "spec")})
 
         def is_changed() -> bool:
-            with urllib.request.urlopen(f"http://{address}/", timeout=10) as response:
-                return bool(response.headers.get("a") == "b")
+            """Whether it is for connections enough to meet both replicas."""
+            for _ in range(20):
+                with urllib.request.urlopen(f"http://{address}/", timeout=10) as response:
+                    if response.headers.get("a") != "b":
+                        return False
+            return True
 
         await asyncio.to_thread(until, "a change made afterwards is served", is_changed)
         await asyncio.to_thread(until, "ready", lambda: all_ready(kubectl))

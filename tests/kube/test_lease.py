@@ -253,9 +253,9 @@ async def test_a_missing_right_is_told_once(
     client: KubeClient, server: ApiServer, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "gwctl")
-    server.fail("GET", "leases", 403, times=3)
+    server.fail("GET", "leases", 403, times=5)
     first = candidate(client, "a", clock)
-    for _ in range(4):
+    for _ in range(6):
         await first.attempt()
     assert first.is_leader
     assert [(record.levelname, record.message) for record in caplog.records] == [

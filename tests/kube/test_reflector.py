@@ -281,8 +281,10 @@ def test_what_fails_for_all_is_told_once_and_a_missing_right_for_each_kind(caplo
             trouble.begin(kind, kind, ServerError("etcd", 500, ""))
     trouble.end("Service")
     trouble.end("Gateway")
-    for kind in ("Service", "Gateway"):
-        trouble.begin(kind, kind, Forbidden("no", 403, ""))
+    for times in (3, 5):
+        for kind in ("Service", "Gateway"):
+            for _ in range(times):
+                trouble.begin(kind, kind, Forbidden("no", 403, ""))
     trouble.end("Gateway")
     assert [(record.message, vars(record).get("kind")) for record in caplog.records] == [
         ("the Kubernetes API fails", "Service"),
@@ -298,7 +300,7 @@ async def test_a_missing_right_is_named_once_and_may_come(
     client: KubeClient, server: ApiServer, caplog: pytest.LogCaptureFixture, verb: str
 ) -> None:
     caplog.set_level(logging.INFO, "gwctl")
-    server.fail("GET", verb, 403, times=3)
+    server.fail("GET", verb, 403, times=5)
     async with following(client) as seen:
         await server.watched("Service")
         server.put(service("a"))
@@ -346,6 +348,12 @@ def test_waits_grow_up_to_a_limit_and_differ_between_replicas() -> None:
 
 
 def test_the_server_says_how_long_to_wait() -> None:
-    backoff = Backoff(Pace(first=1.0, refused=100.0))
+    backoff = Backoff(Pace(first=1.0))
     assert waits(backoff, TooManyRequests("", 429, "", 60.0), ServerError("", 503, "", 30.0)) == [60.0, 30.0]
-    assert backoff.next(Forbidden("", 403, "")) >= 50.0
+
+
+def test_a_missing_right_is_asked_for_ever_more_rarely() -> None:
+    backoff = Backoff(Pace(first=1.0, longest=2.0, refused=8.0))
+    found = waits(backoff, *[Forbidden("", 403, "")] * 5)
+    assert all(most / 2 <= wait <= most for wait, most in zip(found, (1, 2, 4, 8, 8), strict=True))
+    assert backoff.next(ServerError("", 500, "")) <= 2.0
