@@ -9,8 +9,10 @@ it.
 
 import argparse
 import asyncio
+import base64
 import contextlib
 import ctypes
+import hashlib
 import json
 import os
 import random
@@ -353,7 +355,7 @@ class EchoBackend:
     The answer is `{"name", "method", "path", "query", "headers", "body_length"}`; `path` and `query` as
     received, `headers` from lower-case names to lists of values. `/status/503` answers with that status; a header
     `answer-NAME` of the request is the header `NAME` of the answer. A query of `delay=0.5` delays the answer by so many
-    seconds.
+    seconds. A WebSocket is opened, and all bytes that come after that are sent back.
     """
 
     def __init__(self, name: str, port: int = 0, host: str = "127.0.0.1") -> None:
@@ -401,6 +403,7 @@ class EchoBackend:
         self.requests += 1
         self.paths[path] += 1
         status = int(path[8:11]) if path.startswith("/status/") and path[8:11].isdecimal() else 200
+        status = 101 if wants_websocket(headers) else status
         reply = {
             "name": self.name,
             "method": method,
@@ -410,12 +413,24 @@ class EchoBackend:
             "body_length": body_length,
         }
         self.note(reply)
-        body = b"" if status in (204, 304) else json.dumps(reply).encode()
+        body = b"" if status in (101, 204, 304) else json.dumps(reply).encode()
         length = f"content-length: {len(body)}\r\n" if body else ""
         asked = ((name[7:], value) for name, lines in headers.items() if name.startswith("answer-") for value in lines)
         more = "".join(f"{name}: {value}\r\n" for name, value in asked)
-        head = f"HTTP/1.1 {status} Echo\r\ncontent-type: application/json\r\n{more}{length}\r\n"
+        more += _accept_websocket(headers) if status == 101 else "content-type: application/json\r\n"
+        head = f"HTTP/1.1 {status} Echo\r\n{more}{length}\r\n"
         return head.encode("latin-1") + (b"" if method == "HEAD" else body)
+
+
+def wants_websocket(headers: Mapping[str, list[str]]) -> bool:
+    """Tell whether a request opens a WebSocket (RFC 6455, section 4.1)."""
+    return [value.lower() for value in headers.get("upgrade", [])] == ["websocket"]
+
+
+def _accept_websocket(headers: Mapping[str, list[str]]) -> str:
+    key = headers["sec-websocket-key"][0] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+    accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+    return f"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {accept}\r\n"
 
 
 class _EchoProtocol(asyncio.Protocol):
@@ -424,6 +439,7 @@ class _EchoProtocol(asyncio.Protocol):
     def __init__(self, backend: EchoBackend) -> None:
         self._backend = backend
         self._buffer = b""
+        self._is_websocket = False
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -442,12 +458,15 @@ class _EchoProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         try:
-            while self._answer_one():
+            while not self._is_websocket and self._answer_one():
                 pass
         except (ValueError, IndexError):
             if self._transport:
                 self._transport.write(b"HTTP/1.1 400 Bad\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
             self.close()
+        if self._is_websocket and self._transport:
+            self._transport.write(self._buffer)
+            self._buffer = b""
 
     def _answer_one(self) -> bool:
         """Answer the first request if the buffer holds all of it."""
@@ -473,6 +492,7 @@ class _EchoProtocol(asyncio.Protocol):
             parts = urlsplit(target)
             target = parts.path + (f"?{parts.query}" if parts.query else "")
         answer = self._backend.answer(method, target, headers, length)
+        self._is_websocket = answer.startswith(b"HTTP/1.1 101")
         if "?delay=" in target:
             delay = float(target.partition("?delay=")[2].partition("&")[0])
             asyncio.get_running_loop().call_later(delay, self._transport.write, answer)

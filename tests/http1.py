@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -81,6 +83,28 @@ class Connection:
             self._streams = None
 
 
+WEBSOCKET = (
+    ("connection", "upgrade"),
+    ("upgrade", "websocket"),
+    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ("sec-websocket-version", "13"),
+)
+"""The headers that ask for a WebSocket (RFC 6455, section 4.1)."""
+
+
+@asynccontextmanager
+async def websocket(port: int, request: Request) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Open a WebSocket, without frames: what is written is sent as it is."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(_render(replace(request, headers=(*request.headers, *WEBSOCKET))))
+        response = await _read(reader, request.method)
+        assert response.status == 101, response
+        yield reader, writer
+    finally:
+        writer.close()
+
+
 async def fetch(port: int, request: Request) -> Response:
     """Send one request on a connection of its own."""
     async with Connection(port) as connection:
@@ -103,7 +127,7 @@ async def _read(reader: asyncio.StreamReader, method: str) -> Response:
     pairs = tuple((name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines))
     headers = dict(pairs)
     body = b""
-    if method == "HEAD" or status in (204, 304):
+    if method == "HEAD" or status in (101, 204, 304):
         pass
     elif headers.get("transfer-encoding", "").lower() == "chunked":
         while size := int(await reader.readline(), 16):

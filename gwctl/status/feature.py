@@ -23,6 +23,7 @@ FEATURES: Mapping[str, str] = {
     "HTTPRoute307RedirectStatusCode": "haproxy/program.py: a redirect rule for each status",
     "HTTPRoute308RedirectStatusCode": "haproxy/program.py: a redirect rule for each status",
     "HTTPRouteBackendTimeout": "haproxy/program.py: set-timeout in every slot",
+    "HTTPRouteBackendProtocolWebSocket": "haproxy/program.py: the timeout of tunnels in every slot",
     "HTTPRouteBackendRequestHeaderModification": "routing/filter.py: filters of a backendRef",
     "HTTPRouteCORS": "haproxy/gwctl.lua: gwctl_cors",
     "HTTPRouteDestinationPortMatching": "graph/attach.py: a parentRef's port must be a listener's",

@@ -8,10 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
 
-import pytest
-
-from tests.harness import DataPlane, free_port
-from tests.http1 import Response, fetch
+from tests.harness import DataPlane, EchoBackend, free_port
+from tests.http1 import Response, fetch, websocket
 from tests.live.site import get, path, running
 from tests.manifests import Manifest, backend, endpoints, http_route, service
 
@@ -73,25 +71,35 @@ async def test_waiting_for_a_connection_is_a_part_of_the_time(dataplane: DataPla
             assert (await fetch(site.port, get("/closed"))).status == 503
 
 
-@pytest.mark.parametrize("which", ["request", "backendRequest"])
-async def test_an_upload_is_not_cut_and_an_upgraded_connection_lives_on(
-    dataplane: DataPlane, tmp_path: Path, which: str
-) -> None:
-    """The timeout runs from the end of the request to the answer."""
-    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
-        server = await asyncio.start_server(_switch_protocols, "127.0.0.1", port := free_port())
-        upgrading = [service("upgrading"), *endpoints("upgrading", [("127.0.0.1", port)])]
-        rules = [rule("/upload", **{which: "300ms"}), rule("/upgrade", "upgrading", **{which: "300ms"})]
-        async with server, running(dataplane, tmp_path, http_route("r", rules), *upgrading) as site:
-            upload = tasks.create_task(_upload(site.port))
-            upgrade = tasks.create_task(_upgrade(site.port))
-            assert (await upload).startswith(b"HTTP/1.1 200")
-            assert await upgrade == b"still here"
+async def test_an_upload_is_not_cut_and_a_websocket_lives_on(dataplane: DataPlane, tmp_path: Path) -> None:
+    """The timeout runs from the end of the request to the answer; with retries too."""
+    to_socket = {"backendRefs": [backend("socket")]}
+    both = {"request": "300ms", "backendRequest": "200ms"}
+    rules = [
+        rule("/upload/request", request="300ms"),
+        rule("/upload/backend", backendRequest="300ms"),
+        rule("/request", request="300ms") | to_socket,
+        rule("/backend", backendRequest="300ms") | to_socket,
+        rule("/retry", **both) | to_socket | {"retry": {"attempts": 2, "codes": [503]}},
+        rule("/mirror", **both)
+        | to_socket
+        | {"filters": [{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "web", "port": 80}}}]},
+    ]
+    socket_service = service("socket")
+    socket_service["spec"]["ports"][0]["appProtocol"] = "kubernetes.io/ws"
+    async with EchoBackend("socket") as echo, asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        parts = [socket_service, *endpoints("socket", [("127.0.0.1", echo.port)])]
+        async with running(dataplane, tmp_path, http_route("r", rules), *parts) as site:
+            uploads = [tasks.create_task(_upload(site.port, f"/upload/{name}")) for name in ("request", "backend")]
+            names = ("/request", "/backend", "/retry", "/mirror")
+            sockets = [tasks.create_task(_be_silent_and_talk(site.port, name)) for name in names]
+            assert [(await upload)[:12] for upload in uploads] == [b"HTTP/1.1 200"] * 2
+            assert [await socket for socket in sockets] == [b"still here"] * 4
 
 
-async def _upload(port: int) -> bytes:
+async def _upload(port: int, target: str) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"POST /upload HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\ncontent-length: 10\r\n\r\n")
+    writer.write(f"POST {target} HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\ncontent-length: 10\r\n\r\n".encode())
     for _ in range(10):
         await asyncio.sleep(0.1)
         writer.write(b"x")
@@ -100,21 +108,8 @@ async def _upload(port: int) -> bytes:
     return answer
 
 
-async def _upgrade(port: int) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /upgrade HTTP/1.1\r\nhost: a.test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
-    head = await reader.readuntil(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 101")
-    await asyncio.sleep(1)
-    writer.write(b"still here")
-    answer = await reader.readexactly(10)
-    writer.close()
-    return answer
-
-
-async def _switch_protocols(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.readuntil(b"\r\n\r\n")
-    writer.write(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
-    while data := await reader.read(100):
-        writer.write(data)
-    writer.close()
+async def _be_silent_and_talk(port: int, target: str) -> bytes:
+    async with websocket(port, get(target)) as (reader, writer):
+        await asyncio.sleep(1)
+        writer.write(b"still here")
+        return await reader.readexactly(10)
