@@ -45,6 +45,7 @@ class GrpcEcho(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.name = name
         self.port = port or free_port()
         self.calls = 0
+        self.lengths: list[int] = []
         self.release = asyncio.Event()
         self.cancelled = asyncio.Event()
         self._server: Any = None
@@ -79,6 +80,7 @@ class GrpcEcho(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def _echo(self, path: str) -> Callable[[bytes, Any], Any]:
         async def echo(request: bytes, context: Any) -> bytes:
+            self.lengths.append(len(request))
             await context.send_initial_metadata((("x-backend", self.name),))
             context.set_trailing_metadata((("x-trailer", "sent last"), ("x-blob-bin", b"\x00\xff")))
             received: dict[str, list[str]] = {}

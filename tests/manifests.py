@@ -195,6 +195,9 @@ def _random_grpc_rule(random: Random, services: list[str]) -> Manifest:
     kinds = [kind for kind in ("RequestHeaderModifier", "ResponseHeaderModifier") if random.random() < 0.3]
     if kinds:
         rule["filters"] = [_random_header_filter(random, kind) for kind in kinds]
+    if random.random() < 0.2:
+        mirror = {"backendRef": backend_object(random.choice([*services, "missing"])), "percent": 50}
+        rule.setdefault("filters", []).append({"type": "RequestMirror", "requestMirror": mirror})
     return rule
 
 

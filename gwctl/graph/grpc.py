@@ -27,14 +27,6 @@ def check_grpc_rule(rule: GRPCRouteRule) -> list[Refusal]:
     found: list[Refusal] = []
     for index, match in enumerate(rule.matches):
         _check_match(match, f"matches[{index}]", found)
-    for place, filters in (
-        ("", rule.filters),
-        *((f"backendRefs[{i}].", ref.filters) for i, ref in enumerate(rule.backend_refs)),
-    ):
-        for index, item in enumerate(filters):
-            if item.type == "RequestMirror":
-                message = "mirroring is not supported for gRPC: a call does not say how long it will be"
-                found.append(Refusal(f"{place}filters[{index}].type", message))
     return [*found, *check_rule(shared_part(rule))]
 
 

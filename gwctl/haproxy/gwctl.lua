@@ -312,7 +312,7 @@ end)
 
 -- Copies of requests, for mirrors. No client waits for one. Workers send them, so many on each thread, each over a
 -- connection of its own that lives on for a second or two: an old process ends only when they are closed. What finds no
--- worker is not mirrored, and neither is a request whose body does not fit into a buffer or whose length is not known
+-- worker is not mirrored, and neither is a request whose body does not fit into a buffer or takes its time
 -- (txn.copy_lost).
 local WORKERS = 100
 local copies = core.queue()
@@ -405,11 +405,26 @@ for name in ("connection content-length expect http2-settings keep-alive proxy-c
     OF_CONNECTION[name] = true
 end
 
--- All of a request but its start and its body, nil where the body cannot be mirrored.
-local function head_of_copy(txn, body)
-    local headers = txn.http:req_get_headers()
-    local length = join_header(headers["content-length"])
-    if headers["transfer-encoding"] ~= nil or (length ~= nil and tonumber(length) ~= #body) then return nil end
+-- A body whose length is not said may be a stream that ends in an hour. It is mirrored where all of it comes at once.
+local STREAM_MILLISECONDS = 20
+
+local function is_complete(txn)
+    return txn.f:internal_htx_has_eom()
+end
+
+-- Gives the body, nil where not all of it is there.
+local function whole_body(txn, length)
+    for _ = 1, length == nil and STREAM_MILLISECONDS or 0 do
+        if is_complete(txn) then break end
+        core.msleep(1)
+    end
+    local body = txn.sf:req_body()
+    if length == nil then return is_complete(txn) and body or nil end
+    return tonumber(length) == #body and body or nil
+end
+
+-- All of a request but its start and its body.
+local function head_of_copy(txn, headers, body)
     local lines = {}
     for name, values in pairs(headers) do
         if not OF_CONNECTION[name] then
@@ -417,21 +432,24 @@ local function head_of_copy(txn, body)
         end
     end
     lines[#lines + 1] = "x-forwarded-for: " .. txn.sf:src()
-    if length ~= nil then lines[#lines + 1] = "content-length: " .. length end
+    if body ~= "" or headers["content-length"] ~= nil then lines[#lines + 1] = "content-length: " .. #body end
+    -- Servers of gRPC refuse calls without it.
+    if txn:get_var("txn.grpc") ~= nil then lines[#lines + 1] = "te: trailers" end
     return table.concat(lines, "\r\n") .. "\r\n\r\n"
 end
 
 core.register_action("gwctl_mirror", { "http-req" }, function(txn)
-    local body = txn.sf:req_body()
-    local start = txn.sf:method() .. " " .. txn.sf:pathq() .. " HTTP/1.1\r\n@LOOP_HEADER@: "
-    local head = nil
+    local chosen = {}
     for _, mirror in ipairs(parse_mirrors(txn:get_var("txn.mirrors"))) do
-        if math.random(mirror.denominator) <= mirror.numerator then
-            head = head or head_of_copy(txn, body)
-            if head == nil or not copy(start .. mirror.purpose .. "\r\n" .. head .. body) then
-                txn:set_var("txn.copy_lost", "1")
-            end
-        end
+        if math.random(mirror.denominator) <= mirror.numerator then chosen[#chosen + 1] = mirror end
+    end
+    if #chosen == 0 then return end
+    local headers = txn.http:req_get_headers()
+    local body = whole_body(txn, join_header(headers["content-length"]))
+    local rest = body and "\r\n" .. head_of_copy(txn, headers, body) .. body
+    local start = txn.sf:method() .. " " .. txn.sf:pathq() .. " HTTP/1.1\r\n@LOOP_HEADER@: "
+    for _, mirror in ipairs(chosen) do
+        if body == nil or not copy(start .. mirror.purpose .. rest) then txn:set_var("txn.copy_lost", "1") end
     end
 end)
 

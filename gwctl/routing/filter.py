@@ -174,15 +174,15 @@ def build_timeouts(timeouts: HTTPRouteTimeouts | None) -> Timeouts | None:
     return Timeouts(*(None if text is None else duration_milliseconds(text) for text in found))
 
 
-def build_filters(nodes: Iterable[FilterNode]) -> Filters:
-    """Build the filters of a rule or a backend, in the order in which they are written."""
+def build_filters(nodes: Iterable[FilterNode], kind: str = "HTTPRoute") -> Filters:
+    """Build the filters of a rule or a backend of a kind of routes, in the order in which they are written."""
     filters = NO_FILTERS
     for node in nodes:
-        filters = filters.then(_build_filter(node))
+        filters = filters.then(_build_filter(node, kind))
     return filters
 
 
-def _build_filter(node: FilterNode) -> Filters:
+def _build_filter(node: FilterNode, kind: str) -> Filters:
     item = node.resource
     if item.request_header_modifier is not None:
         return Filters(request_headers=_build_header_filter(item.request_header_modifier))
@@ -193,7 +193,7 @@ def _build_filter(node: FilterNode) -> Filters:
     if item.url_rewrite is not None:
         return Filters(rewrite=Rewrite(item.url_rewrite.hostname or "", _build_path_change(item.url_rewrite.path)))
     if item.request_mirror is not None and node.service is not None:
-        return Filters(mirrors=(_build_mirror(item.request_mirror, node.service),))
+        return Filters(mirrors=(_build_mirror(item.request_mirror, node.service, kind),))
     if item.cors is not None:
         return Filters(cors=_build_cors(item.cors))
     return NO_FILTERS
@@ -203,10 +203,14 @@ H2C = "kubernetes.io/h2c"
 """The appProtocol of a Service's port that speaks HTTP/2 without TLS (KEP-3726)."""
 
 
-def _build_mirror(mirror: HTTPRequestMirrorFilter, service: ServicePort) -> Mirror:
+def choose_protocol(service: ServicePort, kind: str) -> Literal["h2"] | None:
+    """HTTP/2 where the Service asks for it, and for gRPC, which cannot do without."""
+    return "h2" if kind == "GRPCRoute" or service.app_protocol == H2C else None
+
+
+def _build_mirror(mirror: HTTPRequestMirrorFilter, service: ServicePort, kind: str) -> Mirror:
     fraction = mirror.fraction or Fraction(numerator=100 if mirror.percent is None else mirror.percent)
-    protocol: Literal["h2"] | None = "h2" if service.app_protocol == H2C else None
-    return Mirror(service, fraction.numerator, fraction.denominator, NO_FILTERS, protocol)
+    return Mirror(service, fraction.numerator, fraction.denominator, NO_FILTERS, choose_protocol(service, kind))
 
 
 def _build_cors(cors: HTTPCORSFilter) -> Cors:

@@ -16,7 +16,7 @@ from gwctl.api.httproute import HTTPRouteMatch
 from gwctl.api.ref import Ref
 from gwctl.graph.grpc import method_pattern
 from gwctl.graph.node import BackendNode, GRPCRuleNode, HTTPRuleNode, RouteNode, ServicePort, TCPRuleNode
-from gwctl.routing.filter import H2C, NO_FILTERS, Filters, build_filters, build_retry, build_timeouts
+from gwctl.routing.filter import NO_FILTERS, Filters, build_filters, build_retry, build_timeouts, choose_protocol
 
 PathKind = Literal["exact", "regex", "prefix"]
 
@@ -160,7 +160,7 @@ def build_tcp_rule(node: RouteNode) -> Rule | None:
 
 
 def _build_rule(route: Ref, node: HTTPRuleNode | GRPCRuleNode) -> Rule:
-    filters = build_filters(node.filters)
+    filters = build_filters(node.filters, route.kind)
     if isinstance(node, HTTPRuleNode) and (node.timeouts, node.retry) != (None, None):
         filters = replace(filters, timeouts=build_timeouts(node.timeouts), retry=build_retry(node.retry))
     return Rule(route, node.index, _build_backends(node.backends, route.kind), filters)
@@ -168,17 +168,14 @@ def _build_rule(route: Ref, node: HTTPRuleNode | GRPCRuleNode) -> Rule:
 
 def _build_backends(nodes: Iterable[BackendNode], kind: str) -> tuple[Backend, ...]:
     return tuple(
-        Backend(node.weight, node.service, build_filters(node.filters), _protocol(node.service, kind))
+        Backend(node.weight, node.service, build_filters(node.filters, kind), _protocol(node.service, kind))
         for node in nodes
         if node.weight > 0
     )
 
 
 def _protocol(service: ServicePort | None, kind: str) -> Literal["h2"] | None:
-    """HTTP/2 where the Service asks for it, and for gRPC, which cannot do without."""
-    if service is None or kind == "TCPRoute":
-        return None
-    return "h2" if kind == "GRPCRoute" or service.app_protocol == H2C else None
+    return None if service is None or kind == "TCPRoute" else choose_protocol(service, kind)
 
 
 def _build_match(match: HTTPRouteMatch, preflights: bool) -> Match:

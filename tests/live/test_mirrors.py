@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from gwctl.routing.request import Request
+from tests.grpcecho import END, Call, GrpcClient, GrpcEcho
 from tests.harness import DataPlane, EchoBackend, free_port
 from tests.http1 import Connection, fetch
 from tests.live.site import Site, get, path, running
-from tests.manifests import Manifest, backend, endpoints, http_route, service
+from tests.manifests import Manifest, backend, endpoints, grpc_route, http_route, service
 
 
 class Recorder(EchoBackend):
@@ -98,24 +99,60 @@ async def test_bodies_are_mirrored_where_they_fit_into_a_buffer(dataplane: DataP
             await post(site.port, length)
             assert (await one.next())["body_length"] == length
         await post(site.port, 200_000)
+        await post(site.port, 9, chunked=True, pause=0.3)
         await post(site.port, 5, chunked=True)
+        assert (await one.next())["body_length"] == 5
         await post(site.port, 7)
         assert (await one.next())["body_length"] == 7
         assert one.received.empty()
 
 
-async def post(port: int, length: int, chunked: bool = False) -> None:
+async def post(port: int, length: int, chunked: bool = False, pause: float = 0) -> None:
     """Send a body, a little late, and wait for the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     framing = "transfer-encoding: chunked" if chunked else f"content-length: {length}"
     writer.write(f"POST / HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n{framing}\r\n\r\n".encode())
     await writer.drain()
+    await asyncio.sleep(pause)
     body = b"x" * length
     writer.write(f"{length:x}\r\n".encode() + body + b"\r\n0\r\n\r\n" if chunked else body)
     async with asyncio.timeout(10):
         answer = await reader.read()
     writer.close()
     assert answer.startswith(b"HTTP/1.1 200"), answer
+
+
+async def test_calls_of_grpc_are_mirrored_and_streams_do_not_wait(dataplane: DataPlane, tmp_path: Path) -> None:
+    """A unary call is one message, and comes at once; a stream would never be whole."""
+    async with GrpcEcho("main") as main, GrpcEcho("shadow") as shadow:
+        parts = [service("main"), *endpoints("main", [("127.0.0.1", main.port)])]
+        parts += [service("shadow"), *endpoints("shadow", [("127.0.0.1", shadow.port)])]
+        own: Manifest = {"backendRefs": [backend("main")], "filters": [mirror("shadow")]}
+        async with (
+            running(dataplane, tmp_path, grpc_route("r", [own]), *parts) as site,
+            GrpcClient(site.port) as client,
+        ):
+            for number in range(1, 6):
+                reply = await client.call(Call("/a.B/C", body=bytes(2000 * number)))
+                assert (reply.code, reply.backend) == ("OK", "main")
+                assert await until(lambda: shadow.calls == number)  # noqa: B023
+            assert shadow.lengths == [2000, 4000, 6000, 8000, 10_000]
+            chat = client.channel().stream_stream("/a.B/Chat")(timeout=20)
+            for _ in range(3):
+                await chat.write(b"hello")
+                assert await chat.read() == b"hello"
+            await chat.done_writing()
+            assert await chat.read() == END
+            assert await until_metrics(site, "gwctl_mirror_losses_total 1.0")
+            assert shadow.calls == 5
+
+
+async def until_metrics(site: Site, line: str) -> bool:
+    """Wait until the metrics hold a line."""
+    async with asyncio.timeout(20):
+        while line not in await site.gwctl.metrics():  # noqa: ASYNC110 (HAProxy is asked)
+            await asyncio.sleep(0.1)
+    return True
 
 
 async def test_a_share_of_the_requests_is_mirrored(dataplane: DataPlane, tmp_path: Path) -> None:

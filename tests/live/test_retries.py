@@ -238,8 +238,14 @@ async def _open_websocket_over_http2(port: int, where: str) -> None:
     def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
         return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
-    fields = ((":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", where))
-    fields += ((":authority", "a.test"), ("sec-websocket-version", "13"))
+    fields = (
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "http"),
+        (":path", where),
+        (":authority", "a.test"),
+        ("sec-websocket-version", "13"),
+    )
     block = b"".join(
         b"\0" + bytes((len(name),)) + name.encode() + bytes((len(value),)) + value.encode() for name, value in fields
     )
