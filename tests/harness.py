@@ -20,6 +20,7 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -518,13 +519,17 @@ def _chunked(data: bytes) -> tuple[int, int] | None:
 
 
 class TcpEcho:
-    """A TCP server in this process that greets with its name and a line end, then sends back what it gets."""
+    """A TCP server in this process that greets with its name and a line end, then sends back what it gets.
 
-    def __init__(self, name: str, port: int = 0, host: str = "127.0.0.1") -> None:
+    With ``tls`` it does so once a handshake is done.
+    """
+
+    def __init__(self, name: str, port: int = 0, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
         self.name = name
         self.host = host
         self.port = port
         self.connections = 0
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -540,7 +545,7 @@ class TcpEcho:
     async def start(self) -> None:
         """Listen; a port of 0 becomes a free one, and a stopped backend starts again on the port it had."""
         self.port = self.port or free_port()
-        self._server = await asyncio.start_server(self._accept, self.host, self.port, backlog=1024)
+        self._server = await asyncio.start_server(self._accept, self.host, self.port, backlog=1024, ssl=self._tls)
 
     async def stop(self) -> None:
         """Stop listening and close the connections that are open."""

@@ -110,6 +110,14 @@ def https_listener(name: str, port: int, *secrets: str, hostname: str = "", **mo
     return listener(name, port, hostname, "HTTPS", tls=tls, **more)
 
 
+def tls_listener(name: str, port: int, *secrets: str, hostname: str = "", **more: Any) -> Manifest:
+    """A listener for TLSRoutes that terminates TLS with certificates of Secrets, or passes it through without any."""
+    tls: Manifest = {"mode": "Passthrough"}
+    if secrets:
+        tls = {"mode": "Terminate", "certificateRefs": [{"name": secret} for secret in secrets]}
+    return listener(name, port, hostname, "TLS", tls=tls, **more)
+
+
 def http_route(
     name: str,
     rules: list[Manifest],
@@ -133,6 +141,17 @@ def tcp_route(name: str, backends: list[Manifest], parents: tuple[Manifest, ...]
     """A TCPRoute."""
     spec = {"parentRefs": list(parents), "rules": [{"backendRefs": backends}]}
     return _object(GATEWAY_API, "TCPRoute", name, "default", spec)
+
+
+def tls_route(
+    name: str,
+    backends: list[Manifest],
+    hostnames: tuple[str, ...],
+    parents: tuple[Manifest, ...] = ({"name": "gateway"},),
+) -> Manifest:
+    """A TLSRoute."""
+    spec = {"parentRefs": list(parents), "hostnames": list(hostnames), "rules": [{"backendRefs": backends}]}
+    return _object(GATEWAY_API, "TLSRoute", name, "default", spec)
 
 
 def prefix_rule(path: str, *backends: Manifest, **more: Any) -> Manifest:
@@ -177,6 +196,30 @@ def _random_route(random: Random, name: str, services: list[str]) -> Manifest:
         parent["sectionName"] = random.choice(["l0", "l1"])
     rules = [_random_rule(random, services) for _ in range(random.randint(1, 3))]
     return http_route(name, rules, hostnames, (parent,))
+
+
+def random_tls_listeners(random: Random, port: int) -> list[Manifest]:
+    """One to four listeners of one port in both modes of TLS and with HTTPS, with different hostnames."""
+    names = random.sample(["", "*.a.test", "x.a.test", "b.test", "*.x.a.test"], random.randint(1, 4))
+    found = []
+    for index, hostname in enumerate(names):
+        is_https = random.random() < 0.2
+        kind = https_listener if is_https else tls_listener
+        secrets = ("cert",) if is_https or random.random() < 0.4 else ()
+        found.append(kind(f"t{index}", port, *secrets, hostname=hostname))
+    return found
+
+
+def random_tls_routes(random: Random, services: list[str], count: int) -> list[Manifest]:
+    """TLSRoutes whose names collide."""
+    return [
+        tls_route(
+            f"t{index:02d}",
+            [backend(random.choice(services), weight=random.randint(0, 3)) for _ in range(random.randint(1, 2))],
+            tuple(random.sample(ROUTE_HOSTS, random.choice([0, 1, 1, 2]))),
+        )
+        for index in range(count)
+    ]
 
 
 def random_grpc_routes(random: Random, services: list[str], count: int) -> list[Manifest]:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from gwctl.routing.request import Request
+from tests.certificates import Pair
 from tests.http1 import Connection, Response
 
 
@@ -51,6 +56,71 @@ async def shake_hands(
     found = Handshake(session.getpeercert(binary_form=True), session.version(), session.selected_alpn_protocol())
     writer.close()
     return found
+
+
+def server_context(pair: Pair, folder: Path) -> ssl.SSLContext:
+    """A server's settings, with a certificate; its files are written to a folder."""
+    file = folder / f"{hashlib.sha256(pair.der).hexdigest()}.pem"
+    file.write_text(pair.certificate + pair.key, encoding="utf-8")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
+
+
+async def greet(port: int, name: str) -> tuple[str, bytes] | None:
+    """Greet a `TcpEcho` behind TLS; give its name and the certificate shown, None where the connection is refused."""
+    try:
+        async with TlsStream(port, name) as stream:
+            return stream.greeting, stream.certificate
+    except (ssl.SSLError, ConnectionError, asyncio.IncompleteReadError):
+        return None
+
+
+async def wait_for_greeting(port: int, name: str, wanted: tuple[str, bytes] | None, seconds: float = 30.0) -> None:
+    """Greet until this is the answer."""
+    found: tuple[str, bytes] | None = None
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                found = await greet(port, name)
+                if found == wanted:
+                    return
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        shown = found[0] if found is not None else None
+        raise AssertionError(f"{name!r} at port {port} leads to {shown} or shows another certificate") from None
+
+
+class TlsStream:
+    """A connection to a `TcpEcho` behind TLS."""
+
+    def __init__(self, port: int, name: str) -> None:
+        self._port = port
+        self._name = name
+        self.greeting = ""
+        self.certificate = b""
+
+    async def __aenter__(self) -> Self:
+        self._reader, self._writer = await asyncio.open_connection(
+            "127.0.0.1", self._port, ssl=client_context(), server_hostname=self._name or "127.0.0.1"
+        )
+        self.certificate = self._writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        try:
+            self.greeting = (await self._reader.readuntil()).decode().strip()
+        except BaseException:
+            self._writer.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._writer.close()
+
+    async def send(self, data: bytes) -> bytes:
+        """Send something and give what comes back."""
+        self._writer.write(data)
+        return await self._reader.readexactly(len(data))
 
 
 async def fetch_tls(port: int, name: str, request: Request) -> Response:

@@ -26,6 +26,7 @@ from gwctl.api.referencegrant import ReferenceGrant
 from gwctl.api.secret import Secret
 from gwctl.api.service import Service
 from gwctl.api.tcproute import TCPRoute
+from gwctl.api.tlsroute import TLSRoute
 
 Resource = (
     GatewayClass
@@ -33,6 +34,7 @@ Resource = (
     | HTTPRoute
     | GRPCRoute
     | TCPRoute
+    | TLSRoute
     | ReferenceGrant
     | Service
     | EndpointSlice
@@ -52,8 +54,8 @@ _GATEWAY_KINDS: dict[str, tuple[type[Resource] | None, frozenset[str]]] = {
     "HTTPRoute": (HTTPRoute, frozenset({"v1", "v1beta1", "v1alpha2"})),
     "GRPCRoute": (GRPCRoute, frozenset({"v1", "v1alpha2"})),
     "TCPRoute": (TCPRoute, frozenset({"v1", "v1alpha2"})),
+    "TLSRoute": (TLSRoute, frozenset({"v1", "v1alpha2", "v1alpha3"})),
     "ReferenceGrant": (ReferenceGrant, frozenset({"v1", "v1beta1", "v1alpha2"})),
-    "TLSRoute": (None, frozenset({"v1", "v1alpha2", "v1alpha3"})),
     "UDPRoute": (None, frozenset({"v1", "v1alpha2"})),
     "ListenerSet": (None, frozenset({"v1"})),
     "BackendTLSPolicy": (None, frozenset({"v1", "v1alpha2", "v1alpha3"})),

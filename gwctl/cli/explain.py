@@ -22,13 +22,13 @@ from gwctl.cli.translate import LAYOUT, NOTHING
 from gwctl.graph.node import ServicePort
 from gwctl.haproxy import grpc
 from gwctl.haproxy.desired import Pools, build_state
-from gwctl.haproxy.lookup import DanglingReference, Outcome, Share, look_up, look_up_connection
+from gwctl.haproxy.lookup import DanglingReference, Outcome, Share, look_up, look_up_connection, look_up_handshake
 from gwctl.haproxy.names import frontend_name
 from gwctl.haproxy.state import SectionKey, SectionKind, Servers, State
-from gwctl.haproxy.table import ERROR_TARGET
+from gwctl.haproxy.table import ERROR_TARGET, http_frontend_name
 from gwctl.routing.effect import redirect_location
 from gwctl.routing.filter import Filters, Redirect
-from gwctl.routing.matcher import Verdict, find_rule, match_fits, method_fits, path_fits
+from gwctl.routing.matcher import Verdict, find_rule, find_sni_rule, match_fits, method_fits, path_fits
 from gwctl.routing.request import Request
 from gwctl.routing.rule import Candidate, Match, PathKey, Rule, ValueMatch
 from gwctl.routing.virtualhost import ANY_HOST, Frontend, FrontendKey, Routing, Scheme, VirtualHost
@@ -105,11 +105,13 @@ class _Explanation:
         if frontend.mode == "tcp":
             yield from self._explain_connection(key, frontend, name)
             return
-        if self.tls != frontend.terminates:
-            word = "TLS" if frontend.terminates else "no TLS"
+        if self.tls != (frontend.scheme == "https"):
+            word = "TLS" if frontend.scheme == "https" else "no TLS"
             yield _line("then", f"refused: the port speaks {word}, so the URL begins with {frontend.scheme}://")
             return
-        expected = look_up(self.expected.tables, name, self.request)
+        if frontend.mode == "tls" and not (yield from self._explain_handshake(key, frontend)):
+            return
+        expected = look_up(self.expected.tables, http_frontend_name(frontend), self.request)
         verdict = find_rule(self.routing, key, self.request)
         if frontend.terminates and not (yield from self._explain_tls(frontend, verdict)):
             return
@@ -142,6 +144,31 @@ class _Explanation:
             yield _line("rule", rule.name)
             yield from self._explain_backends(rule, "connections are closed")
         yield from self._compare(frontend, expected, rule)
+
+    def _explain_handshake(self, key: FrontendKey, frontend: Frontend) -> Generator[str, None, bool]:
+        """Explain what becomes of a connection by the name in its handshake, and whether HTTP goes on from there."""
+        sni = find_sni_rule(self.routing, key, self.server_name)
+        if sni is not None and sni.inner == "https":
+            return True
+        expected = look_up_handshake(self.expected.tables, frontend_name(*key), self.server_name)
+        asked = self.server_name or "no name"
+        if sni is None:
+            yield _line("then", f"connections are closed at once: {asked} is no listener's")
+        else:
+            how = "passed through" if sni.inner is None else "terminated"
+            yield _line("listener", f"{sni.listener.listener} (TLS is {how}: the request itself is not looked at)")
+            certificates = self.routing.certificates.get(sni.listener, ()) if sni.inner is not None else ()
+            if certificates:
+                yield _line("certificate", ", ".join(str(item.secret) for item in certificates))
+            if sni.rule is None:
+                yield _line("then", f"no TLSRoute has {asked}: connections are closed at once")
+            elif sni.inner is not None and not certificates:
+                yield _line("then", f"the handshake is refused: listener {sni.listener.listener} has no certificate")
+            else:
+                yield _line("rule", sni.rule.name)
+                yield from self._explain_backends(sni.rule, "connections are closed")
+        yield from self._compare(frontend, expected, sni.rule if sni is not None else None)
+        return False
 
     def _explain_tls(self, frontend: Frontend, verdict: Verdict) -> Generator[str, None, bool]:
         """Explain the handshake, and whether the listener that it finds is the one of the request's host."""
@@ -232,7 +259,7 @@ class _Explanation:
     def _endpoints(self, service: ServicePort, rule: Rule) -> str:
         endpoints = self.routing.endpoints.get(service, ())
         if not endpoints:
-            closed = rule.route.kind == "TCPRoute"
+            closed = rule.route.kind in ("TCPRoute", "TLSRoute")
             return f"no endpoint is ready: {'connections are closed' if closed else self._error(503, [rule])}"
         return ", ".join(f"{endpoint.address}:{endpoint.port}" for endpoint in endpoints[:3]) + (
             f" and {len(endpoints) - 3} more" if len(endpoints) > 3 else ""
@@ -260,10 +287,7 @@ class _Explanation:
             yield _line("live", f"HAProxy has no frontend {name}: disagrees")
             return
         try:
-            if frontend.mode == "tcp":
-                found = look_up_connection(self.actual.tables, name)
-            else:
-                found = look_up(self.actual.tables, name, self.request)
+            found = self._look_up(self.actual, frontend)
         except DanglingReference as error:
             self.disagrees = True
             yield _line("live", f"a row of HAProxy leads nowhere: {error}")
@@ -274,6 +298,16 @@ class _Explanation:
         self.disagrees = self.disagrees or bool(differences)
         verdict = f"disagrees with the manifests: {', '.join(differences)}" if differences else "agrees"
         yield _line("", verdict)
+
+    def _look_up(self, state: State, frontend: Frontend) -> Outcome | None:
+        name = frontend_name(*frontend.key)
+        if frontend.mode == "tcp":
+            return look_up_connection(state.tables, name)
+        if frontend.mode == "tls":
+            outcome = look_up_handshake(state.tables, name, self.server_name)
+            if outcome is None or outcome.rule:
+                return outcome
+        return look_up(state.tables, http_frontend_name(frontend), self.request)
 
     def _describe_servers(self, found: Outcome | None) -> Iterator[str]:
         assert self.actual is not None

@@ -11,7 +11,7 @@ import click
 from gwctl.cli.manifests import read_pipeline
 from gwctl.cli.option import config_options, manifests_option, output_option, read_config
 from gwctl.cli.plain import to_plain, to_text
-from gwctl.haproxy.desired import Pools, build_state, is_pool_slot
+from gwctl.haproxy.desired import Pools, build_state, is_slot
 from gwctl.haproxy.names import slot_mode
 from gwctl.haproxy.program import Layout
 from gwctl.haproxy.state import State
@@ -59,13 +59,11 @@ def translate(manifests: Path, output: str, stage: str, config_file: Path | None
 def translate_to_haproxy(pipeline: Pipeline, pools: Pools, layout: Layout = LAYOUT) -> dict[str, Any]:
     """Give the state of a HAProxy that had nothing; of the slots that are not used only their number."""
     state = build_state(pipeline.routing, pipeline.tables, NOTHING, layout, pools).state
-    unused = Counter(
-        slot_mode(key.name) for key in state.sections if is_pool_slot(key) and key.name not in state.servers
-    )
+    unused = Counter(slot_mode(key.name) for key in state.sections if is_slot(key) and key.name not in state.servers)
     sections = {
         f"{key.kind} {key.name}": to_plain(section)
         for key, section in state.sections.items()
-        if not is_pool_slot(key) or key.name in state.servers
+        if not is_slot(key) or key.name in state.servers
     }
     return {
         "sections": sections,

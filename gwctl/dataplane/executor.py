@@ -27,7 +27,7 @@ from gwctl.dataplane.error import (
     VersionConflict,
 )
 from gwctl.dataplane.reader import EMPTY_MAP, parse_servers, read_table
-from gwctl.haproxy.desired import is_pool_slot
+from gwctl.haproxy.desired import is_slot
 from gwctl.haproxy.names import Table
 from gwctl.haproxy.plan import Operation, RemoveRow, RemoveServer, SetRow, SetServer, Transaction
 from gwctl.haproxy.program import Layout, is_lua, lua_name, lua_text
@@ -317,9 +317,9 @@ def _sections_to_write(
 ) -> Iterator[tuple[SectionKey, Section | None]]:
     """Yield the sections that change and every slot whose servers in the file are not those it should start with."""
     changed = dict(transaction.sections)
-    yield from ((key, section) for key, section in transaction.sections if not is_pool_slot(key) or section is None)
+    yield from ((key, section) for key, section in transaction.sections if not is_slot(key) or section is None)
     for key, section in transaction.state.sections.items():
-        if is_pool_slot(key):
+        if is_slot(key):
             wanted = _with_servers(section, transaction.state.servers.get(key.name, {}))
             if key in changed or existing.get(key) != wanted:
                 yield key, wanted

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from gwctl.dataplane.client import Client, Json
 from gwctl.dataplane.error import NotFound
-from gwctl.haproxy.desired import is_pool_slot
+from gwctl.haproxy.desired import is_slot
 from gwctl.haproxy.names import Table, is_authorities, is_certificate, is_ours
 from gwctl.haproxy.program import Layout, is_lua
 from gwctl.haproxy.state import (
@@ -45,7 +45,7 @@ async def read_state(client: Client) -> State:
             if is_ours(str(section["name"])):
                 key = SectionKey(kind, str(section["name"]))
                 sections[key] = without_servers(key, section)
-    slots = [key.name for key in sections if is_pool_slot(key)]
+    slots = [key.name for key in sections if is_slot(key)]
     tables = {table: dict(await read_table(client, table)) for table in Table}
     servers = {slot: await read_servers(client, slot) for slot in slots}
     lists = {path.rpartition("/")[2]: await read_crt_list(client, path) for path in _crt_lists(sections.values())}
@@ -80,7 +80,7 @@ async def read_crt_list(client: Client, path: str) -> CrtList:
 
 def without_servers(key: SectionKey, section: Section) -> Section:
     """Leave a slot's servers out of its section: they are runtime data, and the file is merely where they rest."""
-    if not is_pool_slot(key):
+    if not is_slot(key):
         return section
     return {name: value for name, value in section.items() if name != "servers"}
 

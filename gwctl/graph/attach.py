@@ -13,6 +13,7 @@ from gwctl.api.gateway import Listener
 from gwctl.api.grpcroute import GRPCRoute
 from gwctl.api.httproute import HTTPRoute
 from gwctl.api.ref import Ref
+from gwctl.api.tlsroute import TLSRoute
 from gwctl.api.wire import GATEWAY_GROUP, ParentReference
 from gwctl.graph import problem
 from gwctl.graph.listener import selector_fits
@@ -21,6 +22,8 @@ from gwctl.graph.validate import hostname_error
 from gwctl.snapshot import Snapshot
 
 ANY_HOST = "*"
+
+_NAMED = (HTTPRoute, GRPCRoute, TLSRoute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ def attach_route(route: Route, gateways: Mapping[Ref, GatewayNode], snapshot: Sn
                 )
                 continue
             hostnames: tuple[str, ...] = ()
-            if isinstance(route, HTTPRoute | GRPCRoute):
+            if isinstance(route, _NAMED):
                 hostnames = intersect_hostnames(node.hostname, route.spec.hostnames)
                 if not hostnames:
                     # The most telling reason: such a listener would have taken the route.
@@ -82,7 +85,7 @@ def attach_route(route: Route, gateways: Mapping[Ref, GatewayNode], snapshot: Sn
         if not taken:
             message = f"{ref} has no listener with that sectionName or port"
             problems.append(refusal or problem.no_matching_parent(route.ref, index, message))
-    named = route.spec.hostnames if isinstance(route, HTTPRoute | GRPCRoute) and is_ours else ()
+    named = route.spec.hostnames if isinstance(route, _NAMED) and is_ours else ()
     for index, name in enumerate(named):
         error = hostname_error(name)
         if error is not None:

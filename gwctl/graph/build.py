@@ -21,18 +21,20 @@ from gwctl.api.httproute import HTTPBackendRef, HTTPRoute, HTTPRouteFilter
 from gwctl.api.ref import Ref
 from gwctl.api.service import Service
 from gwctl.api.tcproute import TCPRoute
+from gwctl.api.tlsroute import TLSRoute
 from gwctl.api.wire import BackendObjectReference, BackendRef
 from gwctl.graph import problem
 from gwctl.graph.attach import attach_route
 from gwctl.graph.backendref import resolve_backend
 from gwctl.graph.certificateref import resolve_certificates, secrets_of
-from gwctl.graph.conflict import RIVALS, find_losers, hostnames_at, overlap
+from gwctl.graph.conflict import RIVALS, find_losers, find_tcp_losers, find_tls_losers, hostnames_at, overlap
 from gwctl.graph.endpoints import resolve_endpoints
 from gwctl.graph.gatewayclass import check_class, own_classes
 from gwctl.graph.gatewayservice import owner_of, slots_of
 from gwctl.graph.grpc import check_grpc_rule
 from gwctl.graph.listener import build_gateways
 from gwctl.graph.node import (
+    Attachment,
     BackendNode,
     Certificate,
     Claim,
@@ -45,6 +47,7 @@ from gwctl.graph.node import (
     Index,
     ListenerKey,
     ListenerNode,
+    Loss,
     Problem,
     Route,
     RouteNode,
@@ -55,7 +58,7 @@ from gwctl.graph.node import (
 from gwctl.graph.validate import Refusal, check_rule, first_of_equal_headers, first_of_equal_names
 from gwctl.snapshot import Snapshot
 
-_ROUTES = frozenset({"HTTPRoute", "GRPCRoute", "TCPRoute"})
+_ROUTES = frozenset({"HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute"})
 _REACHES_ALL = frozenset({"GatewayClass", "Gateway", "ReferenceGrant"})
 _FEW = 8
 
@@ -87,7 +90,7 @@ def build_graph(
     built = build_gateways(snapshot, classes, service_namespace)
     gateways, certificates = resolve_certificates(built.values(), snapshot)
     draft = _Draft(snapshot, Index(snapshot, controller_name, service_namespace), gateways, certificates)
-    routes = (snapshot.http_routes, snapshot.grpc_routes, snapshot.tcp_routes)
+    routes = (snapshot.http_routes, snapshot.grpc_routes, snapshot.tcp_routes, snapshot.tls_routes)
     for route in (route for of_kind in routes for route in of_kind.values()):
         draft.set_route(route.ref, _build_route(route, snapshot, gateways))
     draft.settle()
@@ -171,7 +174,7 @@ class _Draft:
         self.endpoints: dict[ServicePort, tuple[Endpoint, ...]] = _thaw(previous.endpoints) if previous else {}
         self.users: dict[ServicePort, int] = index.users.copy()
         self.alone: dict[Ref, RouteNode] = index.alone.copy()
-        self.losers: dict[ListenerKey, Mapping[Ref, Ref]] = index.losers.copy()
+        self.losers: dict[ListenerKey, Mapping[Ref, Loss]] = index.losers.copy()
         # Sets of these two are copied when they are first touched.
         self.referrers: dict[Ref, set[Ref]] = {}
         self.claims: dict[Claim, set[Ref]] = {}
@@ -315,13 +318,16 @@ class _Draft:
         names = {name for ref in routes for name in hostnames_at(self.alone[ref], listener)}
         return any(overlap(one, other) for one in hostnames for other in names)
 
-    def _judge(self, listener: ListenerKey) -> dict[Ref, Ref]:
-        """Of the routes that want a listener give those that lose, each with one that keeps it from them."""
-        claimants = [self.alone[ref] for ref in self._who_claims(listener, "TCPRoute")]
-        if claimants:
-            oldest = min(claimants, key=lambda node: node.resource.age).ref
-            return {node.ref: oldest for node in claimants if node.ref != oldest}
-        return find_losers((self.alone[ref] for kind in RIVALS for ref in self._who_claims(listener, kind)), listener)
+    def _judge(self, listener: ListenerKey) -> dict[Ref, Loss]:
+        """Of the routes that want a listener give those that do not get all they want."""
+        if tcp := self._claimants_of(listener, "TCPRoute"):
+            return find_tcp_losers(tcp)
+        if tls := self._claimants_of(listener, "TLSRoute"):
+            return find_tls_losers(tls, listener)
+        return find_losers((node for kind in RIVALS for node in self._claimants_of(listener, kind)), listener)
+
+    def _claimants_of(self, listener: ListenerKey, kind: str) -> list[RouteNode]:
+        return [self.alone[ref] for ref in self._who_claims(listener, kind)]
 
     def _settled(self, node: RouteNode) -> RouteNode:
         """What is left of a route beside the others."""
@@ -332,25 +338,34 @@ class _Draft:
         }
         if not lost:
             return node
-        kept = tuple(item for item in node.attachments if item.listener not in lost)
+        left = (_left(item, lost.get(item.listener)) for item in node.attachments)
+        kept = tuple(item for item in left if item is not None)
         attached, problems = node.attached, list(node.problems)
         serving = {item.parent for item in kept}
         for item in node.attachments:
             if item.listener not in lost:
                 continue
-            name, older = item.listener.listener, lost[item.listener]
+            where, (older, names) = (node.ref, item.parent, item.listener.listener), lost[item.listener]
             if node.ref.kind == "TCPRoute":
-                problems.append(problem.conflict_with_older_route(node.ref, item.parent, name, older))
+                problems.append(problem.conflict_with_older_route(*where, older))
+            elif names is not None:
+                problems.append(problem.hostnames_of_older_route(*where, names, older))
             else:
-                elsewhere = item.parent in serving
-                problems.append(problem.hostname_of_other_kind(node.ref, item.parent, name, older, elsewhere))
-        if node.ref.kind != "TCPRoute":
+                problems.append(problem.hostname_of_other_kind(*where, older, elsewhere=item.parent in serving))
+        if node.ref.kind in RIVALS:
             attached = tuple(key for key in attached if key not in lost)
         return replace(node, attachments=kept, attached=attached, problems=_sorted(problems))
 
     def _count(self, listener: ListenerNode) -> ListenerNode:
         delta = self.counts[listener.key]
         return replace(listener, attached_routes=listener.attached_routes + delta) if delta else listener
+
+
+def _left(attachment: Attachment, loss: Loss | None) -> Attachment | None:
+    if loss is None:
+        return attachment
+    names = tuple(name for name in attachment.hostnames if loss.hostnames is not None and name not in loss.hostnames)
+    return replace(attachment, hostnames=names) if names else None
 
 
 def _build_route(route: Route, snapshot: Snapshot, gateways: Mapping[Ref, GatewayNode]) -> RouteNode | None:
@@ -419,7 +434,7 @@ class _RuleBuilder:
                 filters = self._filters(f"spec.rules[{index}]", rule.filters)
                 yield GRPCRuleNode(index, rule.name or "", rule.matches, filters, backends)
 
-    def _tcp(self, route: TCPRoute) -> Iterator[TCPRuleNode]:
+    def _tcp(self, route: TCPRoute | TLSRoute) -> Iterator[TCPRuleNode]:
         for index, rule in enumerate(route.spec.rules):
             yield TCPRuleNode(index, rule.name or "", self._backends(index, rule.backend_refs))
 

@@ -1,16 +1,17 @@
-"""HTTPRoutes and GRPCRoutes with one host name at one listener: which are accepted there.
+"""Routes that want the same of one listener: which of them get it.
 
-In: the routes of both kinds that attach to a listener, as if each were alone. Out: those that lose, with the older
-route of the other kind that each meets (GRPCRouteSpec.hostnames). The surprising fact: a route that has lost takes no
-host name from a younger one, so who loses depends on all that are older.
+In: the routes that attach to a listener, as if each were alone. Out: those that lose, with an older route that has what
+they want. HTTPRoutes and GRPCRoutes share no host name (GRPCRouteSpec.hostnames), TLSRoutes neither, and a TCP listener
+has one route. The surprising fact: an HTTPRoute or GRPCRoute that has lost takes no host name from a younger one, so
+who loses depends on all that are older.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from gwctl.api.ref import Ref
-from gwctl.graph.node import ListenerKey, RouteNode
+from gwctl.graph.node import ListenerKey, Loss, RouteNode
 
 ANY_HOST = "*"
 
@@ -18,19 +19,38 @@ RIVALS = {"HTTPRoute": "GRPCRoute", "GRPCRoute": "HTTPRoute"}
 """The kinds of routes that cannot share a host name, each with the other."""
 
 
-def find_losers(nodes: Iterable[RouteNode], listener: ListenerKey) -> dict[Ref, Ref]:
-    """Of the routes that attach to a listener, give those that lose, each with an older one that keeps its host."""
+def find_losers(nodes: Iterable[RouteNode], listener: ListenerKey) -> dict[Ref, Loss]:
+    """Of the HTTPRoutes and GRPCRoutes of a listener, give those that lose: to one of the other kind, and all."""
     taken = {kind: _Hosts() for kind in RIVALS}
-    losers: dict[Ref, Ref] = {}
+    losers: dict[Ref, Loss] = {}
     for node in sorted(nodes, key=lambda node: (node.resource.age, node.ref.kind)):
         hostnames = hostnames_at(node, listener)
         rivals = taken[RIVALS[node.ref.kind]]
         winner = next((ref for ref in map(rivals.find, hostnames) if ref is not None), None)
         if winner is not None:
-            losers[node.ref] = winner
+            losers[node.ref] = Loss(winner)
             continue
         for hostname in hostnames:
             taken[node.ref.kind].add(hostname, node.ref)
+    return losers
+
+
+def find_tcp_losers(nodes: Collection[RouteNode]) -> dict[Ref, Loss]:
+    """Of the TCPRoutes of a listener, give all but the oldest."""
+    oldest = min(nodes, key=lambda node: node.resource.age).ref
+    return {node.ref: Loss(oldest) for node in nodes if node.ref != oldest}
+
+
+def find_tls_losers(nodes: Iterable[RouteNode], listener: ListenerKey) -> dict[Ref, Loss]:
+    """Of the TLSRoutes of a listener, give those that do not get all of their host names."""
+    taken: dict[str, Ref] = {}
+    losers: dict[Ref, Loss] = {}
+    for node in sorted(nodes, key=lambda node: node.resource.age):
+        names = hostnames_at(node, listener)
+        lost = tuple(dict.fromkeys(name for name in names if name in taken))
+        if lost:
+            losers[node.ref] = Loss(taken[lost[0]], lost)
+        taken.update((name, node.ref) for name in names if name not in lost)
     return losers
 
 

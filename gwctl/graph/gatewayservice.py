@@ -8,8 +8,8 @@ nothing else remembers it, so that replicas agree and a restart finds it again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from typing import Literal, NamedTuple
 
 from gwctl.api.ref import Ref
 from gwctl.api.service import Service
@@ -32,20 +32,39 @@ class SlotRange(NamedTuple):
         return isinstance(port, int) and self.first <= port < self.first + self.limit
 
 
-SLOT_RANGES: Mapping[str, SlotRange] = {
+Mode = Literal["http", "https", "tls", "tcp"]
+"""What listens at a port: ``https`` terminates TLS for HTTP, ``tls`` first looks at the name that clients ask for."""
+
+SLOT_RANGES: Mapping[Mode, SlotRange] = {
     "http": SlotRange(20_001, 1_999),
     "https": SlotRange(22_001, 1_999),
+    "tls": SlotRange(24_001, 1_999),
     "tcp": SlotRange(30_001, 9_999),
 }
 """The ports of listener slots by the mode of what listens there."""
 
-SLOT_MODES: Mapping[str, str] = {"HTTP": "http", "HTTPS": "https", "TCP": "tcp"}
-"""The mode of slot that a listener's protocol needs."""
+_MODES: Mapping[str, tuple[Mode, ...]] = {
+    "HTTP": ("http",),
+    "HTTPS": ("https", "tls"),
+    "TLS": ("tls",),
+    "TCP": ("tcp",),
+}
 
 
-def slot_mode_of(port: int) -> str | None:
+def slot_mode_of(port: int) -> Mode | None:
     """Give the mode of the listener slot at a port, None where the port is none."""
     return next((mode for mode, ports in SLOT_RANGES.items() if port in ports), None)
+
+
+def slot_fits(slot: int, protocol: str) -> bool:
+    """Tell whether a listener slot can serve listeners of a protocol."""
+    return slot_mode_of(slot) in _MODES.get(protocol, ())
+
+
+def common_mode(protocols: Collection[str]) -> Mode:
+    """Give the mode that serves listeners of these protocols, which can share a port."""
+    fitting = (mode for mode in SLOT_RANGES if all(mode in _MODES[protocol] for protocol in protocols))
+    return next(fitting)
 
 
 def service_ref(gateway: Ref, namespace: str) -> Ref:

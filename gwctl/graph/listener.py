@@ -17,16 +17,20 @@ from gwctl.api.ref import Ref
 from gwctl.api.wire import GATEWAY_GROUP, LabelSelector
 from gwctl.graph import problem
 from gwctl.graph.gatewayclass import check_class
-from gwctl.graph.gatewayservice import SLOT_MODES, read_slots, slot_mode_of
+from gwctl.graph.gatewayservice import read_slots, slot_fits
 from gwctl.graph.node import GatewayNode, ListenerKey, ListenerNode, Problem
 from gwctl.graph.validate import hostname_error
 from gwctl.snapshot import Snapshot
 
-# The protocols that we serve and the kinds of routes that each can take. Later issues extend it.
+# The protocols that we serve and the kinds of routes that each can take.
 _HTTP_KINDS = ("HTTPRoute", "GRPCRoute")
-SUPPORTED_KINDS: Mapping[str, tuple[str, ...]] = {"HTTP": _HTTP_KINDS, "HTTPS": _HTTP_KINDS, "TCP": ("TCPRoute",)}
+SUPPORTED_KINDS: Mapping[str, tuple[str, ...]] = {
+    "HTTP": _HTTP_KINDS,
+    "HTTPS": _HTTP_KINDS,
+    "TLS": ("TLSRoute",),
+    "TCP": ("TCPRoute",),
+}
 
-_NOT_YET = frozenset({"TLS"})
 # Protocols of one line can share a port when their host names differ.
 _SHARING = {"HTTP": "HTTP", "HTTPS": "TLS", "TLS": "TLS", "TCP": "TCP", "UDP": "UDP"}
 _OPERATORS = frozenset({"In", "NotIn", "Exists", "DoesNotExist"})
@@ -141,7 +145,7 @@ def _tls_mode(listener: Listener) -> Literal["Terminate", "Passthrough"] | None:
 
 def _slot(listener: Listener, slots: Mapping[int, int]) -> int:
     slot = slots.get(listener.port, 0)
-    return slot if slot_mode_of(slot) == SLOT_MODES.get(listener.protocol) else 0
+    return slot if slot_fits(slot, listener.protocol) else 0
 
 
 def _read_addresses(gateway: Gateway) -> tuple[tuple[str, ...], list[Problem]]:
@@ -160,9 +164,7 @@ def _check_listener(gateway: Gateway, index: int, listener: Listener) -> list[Pr
     path = f"spec.listeners[{index}]"
     found: list[Problem] = []
     if listener.protocol not in SUPPORTED_KINDS:
-        if listener.protocol in _NOT_YET:
-            message = f"{listener.protocol} listeners are not yet supported"
-        elif listener.protocol == "UDP":
+        if listener.protocol == "UDP":
             message = "HAProxy proxies no UDP"
         else:
             message = f"{listener.protocol} is not a protocol that is supported"

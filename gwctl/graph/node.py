@@ -17,6 +17,7 @@ from gwctl.api.httproute import HTTPRoute, HTTPRouteFilter, HTTPRouteMatch, HTTP
 from gwctl.api.ref import Ref
 from gwctl.api.sensitive import Sensitive
 from gwctl.api.tcproute import TCPRoute
+from gwctl.api.tlsroute import TLSRoute
 from gwctl.snapshot import Snapshot
 
 
@@ -176,14 +177,14 @@ class GRPCRuleNode:
 
 @dataclass(frozen=True, slots=True)
 class TCPRuleNode:
-    """The rule of a TCPRoute."""
+    """The rule of a TCPRoute or a TLSRoute."""
 
     index: int
     name: str
     backends: tuple[BackendNode, ...]
 
 
-Route = HTTPRoute | GRPCRoute | TCPRoute
+Route = HTTPRoute | GRPCRoute | TCPRoute | TLSRoute
 Rules = tuple[HTTPRuleNode, ...] | tuple[GRPCRuleNode, ...] | tuple[TCPRuleNode, ...]
 
 
@@ -204,8 +205,8 @@ class RouteNode:
     """A route, what it is attached to and what stands of it.
 
     ``attachments`` are where it serves: accepted listeners only, and nowhere when no rule stands.
-    ``attached`` are the listeners that count it, which may be refused ones, or a TCP listener that an older
-    route has.
+    ``attached`` are the listeners that count it, which may be refused ones, or a TCP or TLS listener where an older
+    route has all.
     """
 
     ref: Ref
@@ -215,6 +216,13 @@ class RouteNode:
     references: frozenset[Ref]
     problems: tuple[Problem, ...]
     attached: tuple[ListenerKey, ...] = ()
+
+
+class Loss(NamedTuple):
+    """What an older route keeps from another at a listener: some host names, or all that there is (None)."""
+
+    older: Ref
+    hostnames: tuple[str, ...] | None = None
 
 
 class Claim(NamedTuple):
@@ -229,7 +237,7 @@ class Index:
     """What the next graph is built from, besides the nodes. Others read nothing of it but ``snapshot``.
 
     ``alone``: the node of each route as if there were no other; ``claims``: the routes that attach to a listener;
-    ``losers``: those that an older one keeps from it, with that.
+    ``losers``: those from which an older one keeps something of it.
     """
 
     snapshot: Snapshot
@@ -239,7 +247,7 @@ class Index:
     users: MappingProxyType[ServicePort, int] = field(default_factory=_empty)
     alone: MappingProxyType[Ref, RouteNode] = field(default_factory=_empty)
     claims: MappingProxyType[Claim, frozenset[Ref]] = field(default_factory=_empty)
-    losers: MappingProxyType[ListenerKey, Mapping[Ref, Ref]] = field(default_factory=_empty)
+    losers: MappingProxyType[ListenerKey, Mapping[Ref, Loss]] = field(default_factory=_empty)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 The reasons are spelled as in the specification. The surprising fact: `conflict_with_older_route` has no
 condition of the specification, whose conformance suite wants such a TCPRoute accepted and counted although it
-serves nothing.
+serves nothing. `hostnames_of_older_route` is to TLSRoutes what that is to TCPRoutes.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from gwctl.api.ref import Ref
 from gwctl.graph.node import ListenerKey, Problem
@@ -16,6 +18,8 @@ PARTIALLY_INVALID = "PartiallyInvalid"
 PROGRAMMED = "Programmed"
 RESOLVED_REFS = "ResolvedRefs"
 VALID = "Valid"
+
+_SOME = 3
 
 
 # GatewayClass and Gateway
@@ -118,6 +122,14 @@ def no_matching_listener_hostname(route: Ref, parent: int, message: str) -> Prob
 def conflict_with_older_route(route: Ref, parent: int, listener: str, older: Ref) -> Problem:
     message = f"listener {listener} serves the older {older}"
     return Problem(route, _parent_field(parent), CONFLICTED, "ListenerConflict", message, parent)
+
+
+def hostnames_of_older_route(route: Ref, parent: int, listener: str, hostnames: Sequence[str], older: Ref) -> Problem:
+    """The reason is our own: two TLSRoutes share no host name."""
+    more = f" and {len(hostnames) - _SOME} more" if len(hostnames) > _SOME else ""
+    names = ", ".join("any name" if name == "*" else name for name in hostnames[:_SOME])
+    message = f"listener {listener} serves {names}{more} by the older {older}"
+    return Problem(route, _parent_field(parent), CONFLICTED, "HostnameConflict", message, parent)
 
 
 def hostname_of_other_kind(route: Ref, parent: int, listener: str, older: Ref, elsewhere: bool) -> Problem:

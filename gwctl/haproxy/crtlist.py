@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from gwctl.api.sensitive import Sensitive
 from gwctl.graph.node import Certificate, ListenerKey, ListenerNode
-from gwctl.haproxy.names import certificate_name, crt_list_name, frontend_name
+from gwctl.haproxy.names import certificate_name, crt_list_name, frontend_name, inner_name
 from gwctl.haproxy.state import CrtEntry, CrtList
 from gwctl.routing.virtualhost import ANY_HOST, Frontend, Routing, VirtualHost
 
@@ -34,20 +34,32 @@ def compile_crt_lists(routing: Routing, refused: Collection[str] = ()) -> CrtLis
     for key, frontend in routing.frontends.items():
         if not frontend.terminates:
             continue
-        deeper = _find_deeper(frontend, routing.hosts[key].values())
-        names: dict[str, list[str]] = {}
+        by_sni = (VirtualHost(rule.listener, name) for name, rule in routing.sni.get(key, {}).items())
+        deeper = _find_deeper(frontend, (*routing.hosts.get(key, {}).values(), *by_sni))
+        names: dict[str, dict[str, list[str]]] = {}
         for node in frontend.listeners:
+            if node.tls != "Terminate":
+                continue
             usable = [
                 item
                 for item in routing.certificates.get(node.key, ())
                 if certificate_name(item.identity) not in refused
             ]
             pems.update((certificate_name(item.identity), item.pem) for item in usable)
+            of_list = names.setdefault(crt_list_name(_where_terminated(frontend, node)), {})
             for certificate, filters in choose_certificates(frontend, node, usable, deeper.get(node.key, ())):
-                names.setdefault(certificate_name(certificate.identity), []).extend(filters)
-        entries = (entry for name, filters in names.items() for entry in _split(name, filters))
-        lists[crt_list_name(frontend_name(*key))] = frozenset(entries)
+                of_list.setdefault(certificate_name(certificate.identity), []).extend(filters)
+        for name, of_list in names.items():
+            lists[name] = frozenset(entry for item in of_list.items() for entry in _split(*item))
     return CrtLists(lists, pems)
+
+
+def _where_terminated(frontend: Frontend, listener: ListenerNode) -> str:
+    """Name the frontend of HAProxy that terminates a listener's TLS."""
+    name = frontend_name(*frontend.key)
+    if frontend.mode != "tls":
+        return name
+    return inner_name(name, "https" if listener.protocol == "HTTPS" else "tls")
 
 
 def _find_deeper(frontend: Frontend, hosts: Iterable[VirtualHost]) -> Mapping[ListenerKey, list[str]]:

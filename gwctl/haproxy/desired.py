@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from gwctl.graph.gatewayservice import SLOT_RANGES
+from gwctl.graph.gatewayservice import SLOT_RANGES, Mode
 from gwctl.graph.node import Endpoint, ServicePort
 from gwctl.haproxy.crtlist import CrtLists, compile_crt_lists
-from gwctl.haproxy.names import Table, crt_list_name, is_listener_slot, slot_mode, slot_name
+from gwctl.haproxy.names import Table, crt_list_name, is_part_of_listener_slot, slot_mode, slot_name
 from gwctl.haproxy.program import (
     Layout,
-    frontend_section,
-    listener_slot_section,
+    frontend_sections,
+    listener_slot_sections,
     lua_name,
     needs_certificates,
     program_sections,
@@ -34,7 +34,7 @@ from gwctl.haproxy.state import (
     server_name,
 )
 from gwctl.haproxy.table import Tables, service_protocol
-from gwctl.routing.virtualhost import Mode, Routing
+from gwctl.routing.virtualhost import Routing
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,17 @@ class Pools:
     http_listeners: int = 0
     tcp_listeners: int = 0
     https_listeners: int = 0
+    tls_listeners: int = 0
 
     @property
     def listeners(self) -> Mapping[Mode, int]:
         """Those of listeners by mode."""
-        return {"http": self.http_listeners, "https": self.https_listeners, "tcp": self.tcp_listeners}
+        return {
+            "http": self.http_listeners,
+            "https": self.https_listeners,
+            "tls": self.tls_listeners,
+            "tcp": self.tcp_listeners,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +139,9 @@ def _build_crt_lists(
         and previous.state.sections is sections
         and previous.refused == refused
         and previous.routing.certificates is routing.certificates
+        and previous.routing.sni is routing.sni
         and all(
-            previous.routing.hosts.get(key) is routing.hosts[key]
+            previous.routing.hosts.get(key) is routing.hosts.get(key)
             for key, frontend in routing.frontends.items()
             if frontend.terminates
         )
@@ -163,10 +170,12 @@ def _build_sections(
 ) -> Mapping[SectionKey, Section]:
     sections = program_sections(layout)
     own = (frontend for frontend in routing.frontends.values() if not frontend.slot)
-    sections.update(frontend_section(frontend, layout) for frontend in own)
+    for frontend in own:
+        sections.update(frontend_sections(frontend, layout))
     for listener_mode, size in listener_sizes.items():
         first = SLOT_RANGES[listener_mode].first
-        sections.update(listener_slot_section(listener_mode, first + number, layout) for number in range(size))
+        for number in range(size):
+            sections.update(listener_slot_sections(listener_mode, first + number, layout))
     for mode in MODES:
         sections.update(slot_section(slot_name(mode, number), mode) for number in range(1, sizes[mode] + 1))
     return sections
@@ -181,8 +190,11 @@ def _build_servers(endpoints: tuple[Endpoint, ...], protocol: Protocol | None) -
     }
 
 
-def is_pool_slot(key: SectionKey) -> bool:
-    """Tell whether a section is a slot, of a Service or of a listener."""
-    if key.kind is SectionKind.FRONTENDS:
-        return is_listener_slot(key.name)
+def is_slot(key: SectionKey) -> bool:
+    """Tell whether a section is a backend slot, whose servers are runtime data."""
     return key.kind is SectionKind.BACKENDS and slot_mode(key.name) is not None
+
+
+def is_pooled(key: SectionKey) -> bool:
+    """Tell whether a section is made before it is needed: a backend slot, or a part of a listener slot."""
+    return is_slot(key) or (key.kind is not SectionKind.DEFAULTS and is_part_of_listener_slot(key.name))

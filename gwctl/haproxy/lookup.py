@@ -17,10 +17,10 @@ import pcre2
 
 from gwctl.graph.validate import WILDCARD_LEVELS
 from gwctl.haproxy.encoding import SLASH
-from gwctl.haproxy.names import Table
+from gwctl.haproxy.names import Table, inner_name
 from gwctl.haproxy.program import PATH_BYTES
 from gwctl.haproxy.state import Rows
-from gwctl.haproxy.table import ERROR_TARGET, REDIRECT_TARGET
+from gwctl.haproxy.table import ERROR_TARGET, INNER_SIGN, NO_ROUTE, REDIRECT_TARGET
 from gwctl.routing.request import Request
 
 Tables = Mapping[Table, Rows]
@@ -102,6 +102,27 @@ def look_up_connection(tables: Tables, frontend: str) -> Outcome | None:
     return Outcome("", entry, rule, tuple(share for share, _ in _shares(rows, f"the entry {entry}", target)))
 
 
+def look_up_handshake(tables: Tables, frontend: str, server_name: str) -> Outcome | None:
+    """Look a connection up by the name in its handshake (empty: none), at a frontend that looks at handshakes.
+
+    Where it is handed to an inner frontend for HTTP, the entry says so and there is no share. None: closed at once.
+    Raises `DanglingReference`.
+    """
+    rows = _Rows(tables)
+    entry = _find_host_row(rows, Table.SNI, frontend, server_name)
+    if entry == f"{INNER_SIGN}tls":
+        inner = inner_name(frontend, "tls")
+        entry = _find_host_row(rows, Table.SNI, inner, server_name)
+        if entry is None:
+            raise DanglingReference(f"{Table.SNI} {frontend}", Table.SNI, f"{inner}/{server_name}")
+    if entry is None or entry == NO_ROUTE:
+        return None
+    if entry.startswith(INNER_SIGN):
+        return Outcome("", entry)
+    target, rule = entry.split("|")
+    return Outcome("", entry, rule, tuple(share for share, _ in _shares(rows, f"the entry {entry}", target)))
+
+
 class _Rows:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
@@ -124,15 +145,19 @@ class _Rows:
 
 
 def _find_host(rows: _Rows, frontend: str, request: Request) -> str | None:
-    host = _host_only(request.host).lower().rstrip(".")
-    found = rows.find(Table.HOSTS, f"{frontend}/{host}")
+    return _find_host_row(rows, Table.HOSTS, frontend, _host_only(request.host))
+
+
+def _find_host_row(rows: _Rows, table: Table, frontend: str, name: str) -> str | None:
+    host = name.lower().rstrip(".")
+    found = rows.find(table, f"{frontend}/{host}")
     parent = host.partition(".")[2]
     if parent:
         labels = parent.split(".")
         for count in range(WILDCARD_LEVELS, 0, -1):
             if found is None:
-                found = rows.find(Table.HOSTS, f"{frontend}/_.{'.'.join(labels[-count:])}")
-    return found if found is not None else rows.find(Table.HOSTS, f"{frontend}/_")
+                found = rows.find(table, f"{frontend}/_.{'.'.join(labels[-count:])}")
+    return found if found is not None else rows.find(table, f"{frontend}/_")
 
 
 def _host_only(host: str) -> str:

@@ -23,7 +23,6 @@ from gwctl.haproxy.action import (
     set_variable,
     when,
 )
-from gwctl.haproxy.encoding import content_id
 from gwctl.haproxy.names import ATTEMPTS, RETRY
 
 HEADER = "gwctl-loop"
@@ -44,19 +43,6 @@ COPY_CONNECT_MILLISECONDS = 700
 _ATTEMPT = "{ var(txn.loop) -m beg attempt| }"
 _COPY = "{ var(txn.loop) -m beg copy| }"
 _RETRY = found("retry")
-
-
-def loop_address(maps: str) -> str:
-    """Give the abstract socket that the loop listens on, told apart by the directory of HAProxy's maps.
-
-    It lives in the network namespace of HAProxy alone, and has no file that a crash could leave.
-    """
-    return f"abns@gwctl-{content_id(maps)}"
-
-
-def configured(address: str) -> str:
-    """Give an address as the configuration names it: the Data Plane API reads abstract sockets as variables only."""
-    return f'"${{GWCTL_LOOP-{address}}}"'
 
 
 def enter() -> Iterator[Rule]:

@@ -15,6 +15,8 @@ PREFIX = "gwctl"
 DEFAULTS_HTTP = "gwctl-http"
 DEFAULTS_HTTPS = "gwctl-https"
 DEFAULTS_TCP = "gwctl-tcp"
+DEFAULTS_SNI = "gwctl-sni"
+DEFAULTS_TLS = "gwctl-tls"
 DEFAULTS_HTTP_SLOT = "gwctl-http-slot"
 DEFAULTS_TCP_SLOT = "gwctl-tcp-slot"
 DEFAULTS_LOOP = "gwctl-loop-end"
@@ -24,10 +26,14 @@ RETRY = "gwctl-retry"
 ATTEMPTS = "gwctl-attempts"
 LOST_COPIES = "gwctl-lost-copies"
 
+OF_PROGRAM = frozenset({LOOP, RETRY, ATTEMPTS, LOST_COPIES})
+"""Sections of the program beside its defaults."""
+
 
 class Table(StrEnum):
     """The tables, in the order in which requests read them; the value is the map's name in the Data Plane API."""
 
+    SNI = "gwctl-sni.map"
     HOSTS = "gwctl-hosts.map"
     PATHS_EXACT = "gwctl-paths-exact.map"
     PATHS_REGEX = "gwctl-paths-regex.map"
@@ -61,14 +67,32 @@ def listener_slot_name(port: int) -> str:
     return f"{PREFIX}-listener-{port}"
 
 
-def is_listener_slot(name: str) -> bool:
-    """Tell whether a frontend's name is that of a listener slot."""
-    return name.startswith(f"{PREFIX}-listener-")
+def inner_name(frontend: str, inner: str) -> str:
+    """Name the frontend to which one that looks at handshakes hands connections: ``https`` or ``tls``.
+
+    Injective: the name of a frontend ends with a number.
+    """
+    return f"{frontend}.{inner}"
 
 
-def listener_slot_port(name: str) -> int:
-    """Give the port of a listener slot."""
-    return int(name.rpartition("-")[2])
+def to_inner_name(frontend: str, inner: str) -> str:
+    """Name the backend that leads from a frontend to an inner one. HAProxy wants other names for backends."""
+    return f"{frontend}.to-{inner}"
+
+
+_SLOT = re.compile(rf"{PREFIX}-listener-(\d+)")
+_PART_OF_SLOT = re.compile(rf"{_SLOT.pattern}(\.(to-)?(https|tls))?")
+
+
+def listener_slot_port(name: str) -> int | None:
+    """Give the port of the listener slot of this name, None where the name is no such frontend's."""
+    found = _SLOT.fullmatch(name)
+    return int(found[1]) if found else None
+
+
+def is_part_of_listener_slot(name: str) -> bool:
+    """Tell whether a section of this name is a listener slot or belongs to one."""
+    return _PART_OF_SLOT.fullmatch(name) is not None
 
 
 def slot_name(mode: str, number: int) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from gwctl.api.sensitive import Sensitive
-from gwctl.haproxy.desired import is_pool_slot
-from gwctl.haproxy.names import Table
+from gwctl.haproxy.desired import is_pooled
+from gwctl.haproxy.names import OF_PROGRAM, Table
 from gwctl.haproxy.state import CrtEntry, Section, SectionKey, SectionKind, Server, State
 
 
@@ -192,6 +192,7 @@ _ROW_ORDER = (
     Table.PATHS_EXACT,
     Table.TCP,
     Table.HOSTS,
+    Table.SNI,
 )
 """What is named comes before what names it. A prefix row that others hand on to comes before them: shorter first."""
 
@@ -218,10 +219,10 @@ def _without_new_certificates(desired: State, actual: State) -> State:
 def _is_growth(transaction: Transaction) -> bool:
     """Tell whether nothing but free slots is added: then rows need not wait for it."""
     tables = transaction.state.tables
-    hosts = (key.partition("/")[0] for key in tables.get(Table.HOSTS, {}))
-    used = {*transaction.state.servers, *hosts, *tables.get(Table.TCP, {})}
+    by_host = (key.partition("/")[0] for table in (Table.HOSTS, Table.SNI) for key in tables.get(table, {}))
+    used = {*transaction.state.servers, *by_host, *tables.get(Table.TCP, {})}
     return all(
-        section is not None and is_pool_slot(key) and key.name not in used for key, section in transaction.sections
+        section is not None and is_pooled(key) and key.name not in used for key, section in transaction.sections
     ) and transaction.reasons == (_GROWTH,)
 
 
@@ -243,7 +244,8 @@ def _diff_sections(desired: State, actual: State) -> Transaction | None:
             reasons.append(_reason(key, key in actual.sections))
     for key in sorted(set(actual.sections) - set(desired.sections), key=_section_order, reverse=True):
         changes.append((key, None))
-        reasons.append("listener removed" if key.kind is SectionKind.FRONTENDS else "section removed")
+        is_listener = key.kind is not SectionKind.DEFAULTS and not is_pooled(key) and key.name not in OF_PROGRAM
+        reasons.append("listener removed" if is_listener else "section removed")
     if not reasons:
         return None
     if reasons[0] == "first start":
@@ -256,9 +258,9 @@ def _section_order(key: SectionKey) -> tuple[int, str]:
 
 
 def _reason(key: SectionKey, exists: bool) -> str:
-    if key.kind is SectionKind.DEFAULTS:
+    if key.kind is SectionKind.DEFAULTS or key.name in OF_PROGRAM:
         return "program"
-    if key.kind is SectionKind.FRONTENDS and not is_pool_slot(key):
+    if not is_pooled(key):
         return "listener changed" if exists else "listener added"
     return "slot repaired" if exists else _GROWTH
 
@@ -311,7 +313,24 @@ def _differing_keys(table: Table, desired: State, actual: State) -> list[str]:
         return []
     change = desired.changes.get(table)
     candidates = change.keys if change is not None and change.base is there else wanted.keys() | there.keys()
-    return sorted(key for key in candidates if wanted.get(key) != there.get(key))
+    differing = (key for key in candidates if wanted.get(key) != there.get(key))
+    if table in _BY_HOST:
+        return sorted(differing, key=lambda key: (key in there, *_host_order(key)))
+    return sorted(differing)
+
+
+_BY_HOST = (Table.HOSTS, Table.SNI)
+"""Tables with rows of which the most specific wins.
+
+New rows come first, the most specific before the others, then those that change; rows go in the opposite order. So at
+every step a name has the row that it had or the one that it will have.
+"""
+
+
+def _host_order(key: str) -> tuple[bool, int, str]:
+    """Sort specific names first; of one name the inner frontend's row before the one that leads there."""
+    host = key.partition("/")[2]
+    return host.startswith("_"), -len(host), key
 
 
 def _diff_servers(desired: State, actual: State) -> Iterator[Operation]:

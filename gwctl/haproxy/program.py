@@ -11,19 +11,23 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from gwctl.graph.validate import WILDCARD_LEVELS
+from gwctl.graph.gatewayservice import Mode
 from gwctl.haproxy import grpc, loop
 from gwctl.haproxy.action import answer, found, set_variable, when
+from gwctl.haproxy.connection import INNERS, hand_over, route_handshakes, route_tcp, route_terminated
 from gwctl.haproxy.encoding import SLASH, content_id
 from gwctl.haproxy.filtering import IS_ERROR, change_copy, change_response, expose_headers, filter_request, set_timeouts
+from gwctl.haproxy.host import as_tcp, find_row
 from gwctl.haproxy.names import (
     ATTEMPTS,
     DEFAULTS_HTTP,
     DEFAULTS_HTTP_SLOT,
     DEFAULTS_HTTPS,
     DEFAULTS_LOOP,
+    DEFAULTS_SNI,
     DEFAULTS_TCP,
     DEFAULTS_TCP_SLOT,
+    DEFAULTS_TLS,
     LOOP,
     LOST_COPIES,
     PLACEHOLDER,
@@ -32,11 +36,13 @@ from gwctl.haproxy.names import (
     Table,
     crt_list_name,
     frontend_name,
+    inner_name,
     listener_slot_name,
 )
+from gwctl.haproxy.socket import abstract_socket, configured
 from gwctl.haproxy.state import CrtEntry, Section, SectionKey, SectionKind
 from gwctl.haproxy.table import CONNECT_TIMEOUT, NO_LIMIT
-from gwctl.routing.virtualhost import Frontend, Mode
+from gwctl.routing.virtualhost import Frontend, Inner
 
 PATH_BYTES = 1_100
 """How much of a request's path is looked up: a rule's has at most 1,024, and HAProxy cannot encode long ones."""
@@ -46,6 +52,7 @@ _CIPHERS = ":".join(
     for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
     for key in ("ECDSA", "RSA")
 )
+_HTTP_ALPN = "h2,http/1.1"
 _CIPHERSUITES = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 
 _LUA = files(__package__).joinpath("gwctl.lua").read_text(encoding="utf-8")
@@ -83,7 +90,7 @@ def lua_text(layout: Layout) -> str:
     bound = {
         "GROUPS": layout.table(Table.GROUPS),
         "PATHS_PREFIX": layout.table(Table.PATHS_PREFIX),
-        "LOOP": loop.loop_address(layout.maps),
+        "LOOP": abstract_socket(layout.maps),
         "LOOP_HEADER": loop.HEADER,
         "STATUS_HEADER": loop.STATUS,
         "AGAIN": str(loop.AGAIN),
@@ -108,11 +115,14 @@ def is_lua(name: str) -> bool:
 
 def program_sections(layout: Layout) -> dict[SectionKey, Section]:
     """Give the named defaults and the sections of the loop, by their keys."""
+    services = layout.table(Table.SERVICES)
     sections = {
         SectionKind.DEFAULTS: (
             _http(layout),
             _http(layout, tls=True),
-            _tcp(layout),
+            _connections(DEFAULTS_TCP, route_tcp(layout.table(Table.TCP), services)),
+            _connections(DEFAULTS_SNI, ()),
+            _connections(DEFAULTS_TLS, route_terminated(layout.table(Table.SNI), services)),
             _http_slot(),
             _tcp_slot(),
             _loop_defaults(),
@@ -123,32 +133,54 @@ def program_sections(layout: Layout) -> dict[SectionKey, Section]:
     return {SectionKey(kind, section["name"]): section for kind, of in sections.items() for section in of}
 
 
-def frontend_section(frontend: Frontend, layout: Layout) -> tuple[SectionKey, Section]:
-    """Give the frontend of one port of a Gateway, bound to its real port."""
+def frontend_sections(frontend: Frontend, layout: Layout) -> Iterator[tuple[SectionKey, Section]]:
+    """Give the sections of one port of a Gateway, bound to its real port; the frontend itself comes first."""
     name = frontend_name(*frontend.key)
     return _frontend(name, frontend.mode, frontend.addresses or ("*",), frontend.port, layout)
 
 
-def listener_slot_section(mode: Mode, port: int, layout: Layout) -> tuple[SectionKey, Section]:
-    """Give a listener slot: a frontend that serves nothing until rows name it."""
+def listener_slot_sections(mode: Mode, port: int, layout: Layout) -> Iterator[tuple[SectionKey, Section]]:
+    """Give a listener slot: frontends that serve nothing until rows name them."""
     return _frontend(listener_slot_name(port), mode, ("*",), port, layout)
 
 
-_DEFAULTS: dict[Mode, str] = {"http": DEFAULTS_HTTP, "https": DEFAULTS_HTTPS, "tcp": DEFAULTS_TCP}
+_DEFAULTS: dict[Mode, str] = {
+    "http": DEFAULTS_HTTP,
+    "https": DEFAULTS_HTTPS,
+    "tls": DEFAULTS_SNI,
+    "tcp": DEFAULTS_TCP,
+}
+_INNER_DEFAULTS: dict[Inner, str] = {"https": DEFAULTS_HTTPS, "tls": DEFAULTS_TLS}
 
 
 def _frontend(
     name: str, mode: Mode, addresses: tuple[str, ...], port: int, layout: Layout
+) -> Iterator[tuple[SectionKey, Section]]:
+    tls = _tls(name, layout, _HTTP_ALPN) if mode == "https" else {}
+    binds = [{"address": address, "port": port, **tls} for address in addresses]
+    look = route_handshakes(layout.table(Table.SNI), layout.table(Table.SERVICES)) if mode == "tls" else ()
+    yield _bound(name, _DEFAULTS[mode], binds, look)
+    if mode != "tls":
+        return
+    for inner in INNERS:
+        to = inner_name(name, inner)
+        socket = configured(abstract_socket(layout.maps, to))
+        backend = hand_over(name, inner, socket)
+        yield SectionKey(SectionKind.BACKENDS, backend["name"]), backend
+        bind = {"address": socket, "accept_proxy": True, **_tls(to, layout, _HTTP_ALPN if inner == "https" else "")}
+        yield _bound(to, _INNER_DEFAULTS[inner], [bind])
+
+
+def _bound(
+    name: str, defaults: str, binds: list[dict[str, Any]], rules: Iterable[dict[str, Any]] = ()
 ) -> tuple[SectionKey, Section]:
-    more = _tls(name, layout, "h2,http/1.1") if mode == "https" else {}
+    listed = list(rules)
     section: dict[str, Any] = {
         "name": name,
-        "mode": "tcp" if mode == "tcp" else "http",
-        "from": _DEFAULTS[mode],
-        "binds": {
-            f"bind-{index}": {"name": f"bind-{index}", "address": address, "port": port, **more}
-            for index, address in enumerate(addresses)
-        },
+        "mode": "http" if defaults in (DEFAULTS_HTTP, DEFAULTS_HTTPS) else "tcp",
+        "from": defaults,
+        "binds": {f"bind-{index}": {"name": f"bind-{index}", **bind} for index, bind in enumerate(binds)},
+        **({"tcp_request_rule_list": listed} if listed else {}),
         "backend_switching_rule_list": [{"name": "%[var(txn.backend)]"}],
     }
     return SectionKey(SectionKind.FRONTENDS, name), section
@@ -159,7 +191,7 @@ def _tls(frontend: str, layout: Layout, alpn: str) -> dict[str, Any]:
     return {
         "ssl": True,
         "crt_list": layout.crt_list(crt_list_name(frontend)),
-        "alpn": alpn,
+        **({"alpn": alpn} if alpn else {}),
         "ssl_min_ver": "TLSv1.2",
         "ciphers": _CIPHERS,
         "ciphersuites": _CIPHERSUITES,
@@ -214,7 +246,7 @@ def _http(layout: Layout, *, tls: bool = False) -> Section:
         **({"tcp_request_rule_list": list(_find_listener(layout))} if tls else {}),
         "http_request_rule_list": [
             *grpc.recognize(),
-            *_find_host(layout, "txn", "req.hdr(host),host_only,lower,rtrim(.)"),
+            *find_row(layout.table(Table.HOSTS), "req.hdr(host),host_only,lower,rtrim(.)", "vhost"),
             answer(404, f"!{found('vhost')}"),
             *(_refuse_misdirected() if tls else ()),
             *_find_entry(layout),
@@ -232,33 +264,13 @@ def _keepalive(side: str) -> dict[str, Any]:
     return {f"{side}tcpka": "enabled", **{f"{side}tcpka_{name}": value for name, value in timing.items()}}
 
 
-def _find_host(layout: Layout, scope: str, name: str) -> Iterator[dict[str, Any]]:
-    """By exact name, then by ever shorter ``*.suffix``, then ``*``."""
-
-    def set_var(variable: str, expression: str, condition: str = "") -> dict[str, Any]:
-        return set_variable(variable, expression, condition, scope)
-
-    hosts = f"map_str({layout.table(Table.HOSTS)})"
-    missing = f"!{found('vhost', scope)}"
-    yield set_var("host", name)
-    yield set_var("vhost", f"fe_name,concat(/,{scope}.host),{hosts}")
-    yield set_var("parent", f"var({scope}.host),field(2,.,0)", missing)
-    for labels in range(WILDCARD_LEVELS, 0, -1):
-        deeper = f"{missing} {{ var({scope}.parent) -m len gt 0 }}"
-        yield set_var("suffix", f"var({scope}.parent),field(-1,.,{labels})", deeper)
-        yield set_var("vhost", f"fe_name,concat(/_.,{scope}.suffix),{hosts}", deeper)
-    yield set_var("vhost", f"fe_name,concat(/_),{hosts}", missing)
-
-
 def _find_listener(layout: Layout) -> Iterator[dict[str, Any]]:
     """By the name in the handshake, once for each connection, as hosts are found: an id begins with the listener's."""
     rules = [
-        *_find_host(layout, "sess", "ssl_fc_sni,lower"),
+        *find_row(layout.table(Table.HOSTS), "ssl_fc_sni,lower", "vhost", scope="sess"),
         set_variable("listener", f"var(sess.vhost),{_LISTENER}", "", "sess"),
     ]
-    for rule in rules:
-        more = {key: value for key, value in rule.items() if key not in ("type", "var_expr")}
-        yield {"type": "session", "action": rule["type"], "expr": rule["var_expr"], **more}
+    return as_tcp(rules, "session")
 
 
 _LISTENER = "field(1,/,3)"
@@ -299,33 +311,17 @@ def _find_backend(layout: Layout) -> Iterator[dict[str, Any]]:
     yield when({"type": "allow"}, plain)
 
 
-def _tcp(layout: Layout) -> Section:
-    rules = f"fe_name,map_str({layout.table(Table.TCP)})"
-
-    def content(rule: dict[str, Any], condition: str = "") -> dict[str, Any]:
-        return when({"type": "content", **rule}, condition)
-
-    def set_var(variable: str, expression: str) -> dict[str, Any]:
-        return content({"action": "set-var", "var_scope": "txn", "var_name": variable, "expr": expression})
-
+def _connections(name: str, rules: Iterable[dict[str, Any]]) -> Section:
+    listed = list(rules)
     return {
-        "name": DEFAULTS_TCP,
+        "name": name,
         "mode": "tcp",
         "client_timeout": 60 * _MINUTE,
         "client_fin_timeout": 10 * _SECOND,
         "dontlognull": "enabled",
         "log_format": _TCP_LOG_FORMAT,
         "log_target_list": [{"global": True}],
-        "tcp_request_rule_list": [
-            when({"type": "connection", "action": "reject"}, f"!{{ {rules} -m found }}"),
-            set_var("entry", rules),
-            set_var("rule", "var(txn.entry),field(2,|)"),
-            set_var("target", "var(txn.entry),field(1,|)"),
-            content({"action": "lua", "lua_action": "gwctl_pick"}, "{ var(txn.target) -m beg * }"),
-            content({"action": "reject"}, "{ var(txn.target) -m str ! }"),
-            set_var("backend_service", "var(txn.target)"),
-            set_var("backend", f"var(txn.target),map_str({layout.table(Table.SERVICES)})"),
-        ],
+        **({"tcp_request_rule_list": listed} if listed else {}),
     }
 
 
@@ -371,7 +367,7 @@ def _loop(layout: Layout) -> Section:
         "name": LOOP,
         "mode": "http",
         "from": DEFAULTS_LOOP,
-        "binds": {LOOP: {"name": LOOP, "address": loop.configured(loop.loop_address(layout.maps))}},
+        "binds": {LOOP: {"name": LOOP, "address": configured(abstract_socket(layout.maps))}},
         "http_request_rule_list": [*requests, *change_copy(layout.table)],
         "http_response_rule_list": list(loop.judge()),
         "http_after_response_rule_list": list(loop.judge_errors()),
@@ -389,7 +385,7 @@ def _retry(layout: Layout) -> Section:
         "retry_on": f"conn-failure {loop.AGAIN}",
         "http_request_rule_list": list(loop.carry_on()),
         "http_response_rule_list": list(loop.give_status_back()),
-        "servers": {LOOP: {"name": LOOP, "address": loop.configured(loop.loop_address(layout.maps)), "proto": "h2"}},
+        "servers": {LOOP: {"name": LOOP, "address": configured(abstract_socket(layout.maps)), "proto": "h2"}},
     }
 
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from gwctl.graph.gatewayservice import SLOT_RANGES, slot_mode_of
-from gwctl.haproxy.names import is_listener_slot, listener_slot_port, slot_mode, slot_name
+from gwctl.graph.gatewayservice import SLOT_RANGES, Mode, slot_mode_of
+from gwctl.haproxy.names import listener_slot_port, slot_mode, slot_name
 from gwctl.haproxy.table import service_mode
-from gwctl.routing.virtualhost import Mode
 
 MODES = ("http", "tcp")
 """The modes of backend slots; those of listener slots are `SLOT_RANGES`'."""
@@ -67,7 +66,7 @@ def size_listener_pools(existing: Iterable[str], used: Iterable[int], initial: M
 
     The last slot in use counts as well as their number: another replica's pool may be larger.
     """
-    there = [slot_mode_of(listener_slot_port(name)) for name in existing if is_listener_slot(name)]
+    there = [slot_mode_of(listener_slot_port(name) or 0) for name in existing]
     ports = list(used)
     sizes: dict[Mode, int] = {}
     for mode, wanted in initial.items():

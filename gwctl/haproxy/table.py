@@ -20,12 +20,12 @@ from gwctl.haproxy.encoding import (
     encode_headers,
     encode_host,
 )
-from gwctl.haproxy.names import Table, frontend_name
+from gwctl.haproxy.names import Table, frontend_name, inner_name
 from gwctl.haproxy.state import Change, Protocol, Rows
 from gwctl.routing.effect import WELL_KNOWN_PORTS, uri_path
 from gwctl.routing.filter import NO_FILTERS, Cors, Filters, HeaderFilter, Mirror, PathChange, Retry, Timeouts
 from gwctl.routing.rule import Backend, Candidate, Match, PathKey, Rule
-from gwctl.routing.virtualhost import FrontendKey, Paths, Routing, Scheme, VirtualHost
+from gwctl.routing.virtualhost import Frontend, Paths, Routing, Scheme, SniRule, VirtualHost
 
 ROW_LIMIT = 12_500
 """Longest row in bytes: HAProxy takes a command of 15,360 bytes by default, and cuts off what is longer.
@@ -38,6 +38,7 @@ GROUP_LIMIT = 4_000
 
 ERROR_TARGET = "!"
 REDIRECT_TARGET = "-"
+INNER_SIGN = ">"
 
 Row = tuple[Table, str, str]
 Origin = tuple[Scheme, int]
@@ -83,9 +84,15 @@ def virtual_host_id(host: VirtualHost) -> str:
     return "/".join((*host.listener, encode_host(host.host)))
 
 
-def host_key(frontend: FrontendKey, host: str) -> str:
-    """Give a row's key in ``hosts``."""
-    return f"{frontend_name(*frontend)}/{encode_host(host)}"
+def http_frontend_name(frontend: Frontend) -> str:
+    """Name the frontend of HAProxy that takes the requests: an inner one where handshakes are looked at first."""
+    name = frontend_name(*frontend.key)
+    return inner_name(name, "https") if frontend.mode == "tls" else name
+
+
+def host_key(frontend: str, host: str) -> str:
+    """Give a row's key in ``hosts`` or ``sni``."""
+    return f"{frontend}/{encode_host(host)}"
 
 
 def service_key(service: ServicePort, mode: str) -> str:
@@ -125,7 +132,7 @@ def compile_tables(routing: Routing, previous: Tables | None = None) -> Tables:
         builder.compile(place)
     for host in sorted(dirty_hosts):
         builder.set_host(host)
-    builder.compile_tcp()
+    builder.compile_connections()
     return builder.build()
 
 
@@ -197,30 +204,55 @@ class _Builder:
 
     def set_host(self, host: VirtualHost) -> None:
         frontend = self.frontend_of[host.listener]
-        key, owner = host_key(frontend, host.host), self.routing.hosts[frontend].get(host.host)
+        key = host_key(http_frontend_name(self.routing.frontends[frontend]), host.host)
+        owner = self.routing.hosts[frontend].get(host.host)
         if owner is None:
             self._remove(Table.HOSTS, key)
         else:
             self._set(Table.HOSTS, key, virtual_host_id(owner))
 
-    def compile_tcp(self) -> None:
-        wanted: dict[str, str] = {}
+    def compile_connections(self) -> None:
+        """Compile what is decided once for each connection: the tables ``tcp`` and ``sni``."""
+        rules = {frontend_name(*key): rule for key, rule in self.routing.tcp.items() if rule is not None}
+        names = [(frontend_name(*key), name, rule) for key, of in self.routing.sni.items() for name, rule in of.items()]
         for key in [key for key in self.services if service_mode(key) == "tcp"]:
             del self.services[key]
-        for frontend, rule in self.routing.tcp.items():
-            if rule is not None:
-                wanted[frontend_name(*frontend)] = f"{_target(rule, 'tcp', lambda _: '')[0]}|{rule.name}"
-                self.services.update(_services(rule, "tcp"))
-        for key in self.rows[Table.TCP].keys() - wanted.keys():
-            self._remove(Table.TCP, key)
+        for rule in (*rules.values(), *(rule for _, _, found in names if (rule := found.rule) is not None)):
+            self.services.update(_services(rule, "tcp"))
+        self._replace(Table.TCP, {name: _connection_entry(rule) for name, rule in rules.items()})
+        self._replace(Table.SNI, dict(row for item in names for row in _sni_rows(*item)))
+
+    def _replace(self, table: Table, wanted: Rows) -> None:
+        for key in self.rows[table].keys() - wanted.keys():
+            self._remove(table, key)
         for key, value in wanted.items():
-            self._set(Table.TCP, key, value)
+            self._set(table, key, value)
 
     def build(self) -> Tables:
         changes = {
             table: Change(self.previous.rows.get(table, {}), frozenset(keys)) for table, keys in self.touched.items()
         }
         return Tables(self.rows, self.services, changes, self.places, self.open_places, self.uses)
+
+
+def _connection_entry(rule: Rule) -> str:
+    return f"{_target(rule, 'tcp', lambda _: '')[0]}|{rule.name}"
+
+
+NO_ROUTE = f"{ERROR_TARGET}|"
+"""The entry of connections that no route takes: they are closed."""
+
+
+def _sni_rows(frontend: str, name: str, sni: SniRule) -> Iterator[tuple[str, str]]:
+    """Yield the rows of one name: ``target|rule``, or ``>`` and the inner frontend, which may have a row of its own."""
+    if sni.inner != "https" and sni.rule is None:
+        yield host_key(frontend, name), NO_ROUTE
+        return
+    if sni.inner is not None:
+        yield host_key(frontend, name), f"{INNER_SIGN}{sni.inner}"
+    if sni.rule is not None:
+        where = inner_name(frontend, sni.inner) if sni.inner is not None else frontend
+        yield host_key(where, name), _connection_entry(sni.rule)
 
 
 def _places_of(paths: Paths) -> Iterator[PathKey]:

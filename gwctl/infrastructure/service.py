@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,15 +19,15 @@ from gwctl.api.service import Service
 from gwctl.api.wire import is_label
 from gwctl.graph.gatewayservice import (
     GATEWAY_ANNOTATION,
-    SLOT_MODES,
     SLOT_RANGES,
     SlotRange,
     bounded_name,
+    common_mode,
     owner_of,
     service_ref,
     slots_of,
 )
-from gwctl.graph.node import GatewayNode, Graph
+from gwctl.graph.node import GatewayNode, Graph, ListenerNode
 from gwctl.snapshot import Snapshot
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -163,18 +163,18 @@ class _FreeSlots:
 def _build_service(
     gateway: GatewayNode, graph: Graph, live: Service | None, settings: ServiceSettings, free: _FreeSlots
 ) -> Manifest:
-    ports: dict[int, int] = {}
+    by_port: dict[int, list[ListenerNode]] = {}
     for listener in gateway.listeners:
-        if listener.accepted and listener.port not in ports:
-            slot = listener.slot or free.take(SLOT_RANGES[SLOT_MODES[listener.protocol]])
-            if slot is not None:
-                ports[listener.port] = slot
+        if listener.accepted:
+            by_port.setdefault(listener.port, []).append(listener)
+    slots = {port: _choose_slot(listeners, free) for port, listeners in by_port.items()}
     spec: dict[str, Any] = {
         "type": settings.type,
         "selector": dict(settings.selector),
         "ports": [
             {"name": f"port-{port}", "protocol": "TCP", "port": port, "targetPort": slot}
-            for port, slot in sorted(ports.items())
+            for port, slot in sorted(slots.items())
+            if slot
         ],
     }
     if settings.external_traffic_policy and settings.type != "ClusterIP":
@@ -193,6 +193,13 @@ def _build_service(
     }
     ref = service_ref(gateway.ref, settings.namespace)
     return _manifest(gateway, settings, ref, owner, spec)
+
+
+def _choose_slot(listeners: Sequence[ListenerNode], free: _FreeSlots) -> int:
+    """Give a port's slot: the one it has, but where that does not serve all of its listeners; 0 where none is left."""
+    held = [listener.slot or 0 for listener in listeners]
+    wanted = common_mode({listener.protocol for listener in listeners})
+    return min(held) or free.take(SLOT_RANGES[wanted]) or max(held)
 
 
 def _build_alias(gateway: GatewayNode, target: Ref, ref: Ref, settings: ServiceSettings) -> Manifest:

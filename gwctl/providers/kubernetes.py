@@ -39,6 +39,7 @@ GATEWAY_KINDS = (
     _gateway("HTTPRoute", "httproutes"),
     _gateway("GRPCRoute", "grpcroutes"),
     _gateway("TCPRoute", "tcproutes"),
+    _gateway("TLSRoute", "tlsroutes"),
     _gateway("ReferenceGrant", "referencegrants"),
 )
 KINDS = (

@@ -12,7 +12,7 @@ import pcre2
 
 from gwctl.routing.request import Request
 from gwctl.routing.rule import Candidate, Match, PathKey, ValueMatch
-from gwctl.routing.virtualhost import FrontendKey, Routing, VirtualHost, covers, specificity
+from gwctl.routing.virtualhost import ANY_HOST, FrontendKey, Routing, SniRule, VirtualHost, covers, specificity
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,13 @@ def find_rule(routing: Routing, frontend: FrontendKey, request: Request) -> Verd
             return Verdict(host, candidate, tuple(passed))
         passed.append(candidate)
     return Verdict(host, None, tuple(passed))
+
+
+def find_sni_rule(routing: Routing, frontend: FrontendKey, server_name: str) -> SniRule | None:
+    """Decide what becomes of a connection by the name in its handshake (empty: none); None: it is closed."""
+    asked = server_name.lower().rstrip(".") or ANY_HOST
+    names = [name for name in routing.sni.get(frontend, {}) if covers(name, asked)]
+    return routing.sni[frontend][max(names, key=specificity)] if names else None
 
 
 def match_fits(match: Match, request: Request) -> bool:

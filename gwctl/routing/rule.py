@@ -153,7 +153,7 @@ def _grpc_precedence(method: GRPCMethodMatch | None, match: Match) -> Precedence
 
 
 def build_tcp_rule(node: RouteNode) -> Rule | None:
-    """Give the rule of a TCPRoute, None where it has none that stands."""
+    """Give the rule of a TCPRoute or a TLSRoute, None where it has none that stands."""
     for rule in node.rules:
         return Rule(node.ref, rule.index, _build_backends(rule.backends, node.ref.kind))
     return None
@@ -175,7 +175,7 @@ def _build_backends(nodes: Iterable[BackendNode], kind: str) -> tuple[Backend, .
 
 
 def _protocol(service: ServicePort | None, kind: str) -> Literal["h2"] | None:
-    return None if service is None or kind == "TCPRoute" else choose_protocol(service, kind)
+    return None if service is None or kind in ("TCPRoute", "TLSRoute") else choose_protocol(service, kind)
 
 
 def _build_match(match: HTTPRouteMatch, preflights: bool) -> Match:

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from gwctl.api.ref import Ref
+from gwctl.graph.gatewayservice import Mode, common_mode, slot_mode_of
 from gwctl.graph.node import Certificate, Endpoint, Graph, ListenerKey, ListenerNode, RouteNode, ServicePort
 from gwctl.routing.rule import Candidate, PathKey, Rule, build_candidates, build_tcp_rule
 
 ANY_HOST = "*"
 
-Mode = Literal["http", "https", "tcp"]
 Scheme = Literal["http", "https"]
-_MODES: Mapping[str, Mode] = {"HTTP": "http", "HTTPS": "https", "TCP": "tcp"}
+Inner = Literal["https", "tls"]
+"""What lies behind a look at a handshake: TLS is terminated there, for HTTP or for plain connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +44,17 @@ class Frontend:
     @property
     def is_http(self) -> bool:
         """Tell whether it takes HTTP, with or without TLS."""
-        return self.mode != "tcp"
+        return any(node.protocol in ("HTTP", "HTTPS") for node in self.listeners)
 
     @property
     def terminates(self) -> bool:
         """Tell whether it needs certificates."""
-        return self.mode == "https"
+        return any(node.tls == "Terminate" for node in self.listeners)
 
     @property
     def scheme(self) -> Scheme:
         """Give the scheme of URLs that lead here."""
-        return "https" if self.terminates else "http"
+        return "https" if self.mode in ("https", "tls") else "http"
 
     def owner(self, host: str) -> ListenerKey | None:
         """Give the listener with the most specific hostname that covers ``host`` (which may be a wildcard itself)."""
@@ -81,13 +82,26 @@ Paths = Mapping[PathKey, tuple[Candidate, ...]]
 
 
 @dataclass(frozen=True, slots=True)
+class SniRule:
+    """What becomes of connections that ask for a name in their handshake.
+
+    ``inner``: what terminates TLS, None where the Service does (passthrough). ``rule`` is None where connections are
+    closed, and for HTTPS, whose requests have rules of their own.
+    """
+
+    listener: ListenerKey
+    inner: Inner | None
+    rule: Rule | None
+
+
+@dataclass(frozen=True, slots=True)
 class Routing:
     """What every request meets.
 
     ``hosts`` gives each frontend's hosts, ``paths`` each virtual host's candidates in order of precedence by path,
     ``tcp`` the rule of each TCP frontend (None: connections are closed). ``changed`` names the paths that differ from
     the routing this one was built upon; None means anything may. ``certificates`` are those of listeners that terminate
-    TLS.
+    TLS. ``sni`` has the names of every frontend of mode ``tls``, exact, ``*.suffix`` or ``*``.
     """
 
     frontends: Mapping[FrontendKey, Frontend]
@@ -98,6 +112,7 @@ class Routing:
     changed: frozenset[tuple[VirtualHost, PathKey]] | None = None
     contributions: Mapping[Ref, tuple[Contribution, ...]] = field(default_factory=dict, repr=False, compare=False)
     certificates: Mapping[ListenerKey, tuple[Certificate, ...]] = field(default_factory=dict)
+    sni: Mapping[FrontendKey, Mapping[str, SniRule]] = field(default_factory=dict)
 
 
 class Contribution(NamedTuple):
@@ -146,8 +161,8 @@ def _build_all(graph: Graph) -> Routing:
             hosts[item.frontend][item.host.host] = item.host
             paths.setdefault(item.host, {}).setdefault(item.path, []).append(item.candidate)
     ordered = {host: {path: _in_order(found) for path, found in of.items()} for host, of in paths.items()}
-    tcp = _build_tcp(graph, frontends)
-    return Routing(frontends, hosts, ordered, tcp, graph.endpoints, None, contributions, graph.certificates)
+    tcp, sni = _build_tcp(graph, frontends), _build_sni(graph, frontends)
+    return Routing(frontends, hosts, ordered, tcp, graph.endpoints, None, contributions, graph.certificates, sni)
 
 
 def _build_changed(graph: Graph, previous: Routing, changed: frozenset[Ref]) -> Routing:
@@ -191,8 +206,12 @@ def _build_changed(graph: Graph, previous: Routing, changed: frozenset[Ref]) -> 
                 del paths[host]
                 copied.discard(host)
             hosts[frontend] = of_frontend
-    tcp = _build_tcp(graph, frontends)
-    return Routing(frontends, hosts, paths, tcp, graph.endpoints, frozenset(touched), contributions, graph.certificates)
+    kinds = {ref.kind for ref in changed}
+    tcp = _build_tcp(graph, frontends) if "TCPRoute" in kinds else previous.tcp
+    sni = _build_sni(graph, frontends) if "TLSRoute" in kinds else previous.sni
+    return Routing(
+        frontends, hosts, paths, tcp, graph.endpoints, frozenset(touched), contributions, graph.certificates, sni
+    )
 
 
 def _is_listeners_own(frontend: Frontend, host: VirtualHost) -> bool:
@@ -211,9 +230,10 @@ def _build_frontends(graph: Graph) -> Iterator[Frontend]:
             if gateway.accepted and listener.accepted and listener.slot != 0:
                 by_port.setdefault(listener.port, []).append(listener)
         for port, listeners in sorted(by_port.items()):
-            mode = _MODES[listeners[0].protocol]
+            slot = listeners[0].slot
+            mode = slot_mode_of(slot or 0) or common_mode({node.protocol for node in listeners})
             ordered = tuple(sorted(listeners, key=lambda node: node.key))
-            yield Frontend(ref.namespace, ref.name, port, mode, listeners[0].addresses, ordered, listeners[0].slot)
+            yield Frontend(ref.namespace, ref.name, port, mode, listeners[0].addresses, ordered, slot)
 
 
 def _contribute(node: RouteNode, frontends: Mapping[FrontendKey, Frontend], graph: Graph) -> Iterator[Contribution]:
@@ -248,3 +268,28 @@ def _build_tcp(graph: Graph, frontends: Mapping[FrontendKey, Frontend]) -> dict[
             if key is not None and tcp[key] is None:
                 tcp[key] = build_tcp_rule(node)
     return tcp
+
+
+def _build_sni(graph: Graph, frontends: Mapping[FrontendKey, Frontend]) -> dict[FrontendKey, dict[str, SniRule]]:
+    sni: dict[FrontendKey, dict[str, SniRule]] = {}
+    frontend_of: dict[ListenerKey, Frontend] = {}
+    for key, frontend in frontends.items():
+        if frontend.mode == "tls":
+            own = ((node.hostname or ANY_HOST, SniRule(node.key, _inner(node), None)) for node in frontend.listeners)
+            sni[key] = dict(own)
+            frontend_of.update((node.key, frontend) for node in frontend.listeners)
+    for ref, node in graph.routes.items() if sni else ():
+        if ref.kind == "TLSRoute" and node.attachments:
+            rule = build_tcp_rule(node)
+            for listener, hostnames in ((item.listener, item.hostnames) for item in node.attachments):
+                if listener in frontend_of:
+                    at, inner = frontend_of[listener], _inner(graph.listeners[listener])
+                    owned = (name for name in hostnames if at.owner(name) == listener)
+                    sni[at.key].update((name, SniRule(listener, inner, rule)) for name in owned)
+    return sni
+
+
+def _inner(listener: ListenerNode) -> Inner | None:
+    if listener.tls == "Passthrough":
+        return None
+    return "https" if listener.protocol == "HTTPS" else "tls"

@@ -113,6 +113,9 @@ class Config(BaseModel):
     https_listeners: int = Field(
         32, ge=1, le=1_000, description="how many ports of Gateways with HTTPS fit before HAProxy is reloaded"
     )
+    tls_listeners: int = Field(
+        8, ge=1, le=1_000, description="how many ports of Gateways with TLS listeners fit before HAProxy is reloaded"
+    )
     tcp_listeners: int = Field(
         16, ge=1, le=5_000, description="how many ports of Gateways with TCP fit before HAProxy is reloaded"
     )

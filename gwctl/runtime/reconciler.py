@@ -25,7 +25,7 @@ from gwctl.graph.problem import certificate_refused, listener_not_programmed
 from gwctl.haproxy.desired import Desired, Pools, build_state
 from gwctl.haproxy.names import LOST_COPIES, Table, certificate_name, listener_slot_name, slot_mode
 from gwctl.haproxy.plan import Operation, Plan, RemoveRow, RemoveServer, SetRow, SetServer, diff, retired_servers
-from gwctl.haproxy.program import Layout, frontend_section
+from gwctl.haproxy.program import Layout, frontend_sections
 from gwctl.haproxy.state import State
 from gwctl.routing.virtualhost import Frontend, FrontendKey
 from gwctl.runtime.metrics import Metrics
@@ -156,10 +156,9 @@ class Reconciler:
         sections = (await self._read()).sections
         suspects: dict[FrontendKey, Frontend] = {}
         for key, frontend in self._pipeline.routing.frontends.items():
-            if key not in self._refused and not frontend.slot:
-                name, section = frontend_section(frontend, self._layout)
-                if sections.get(name) != section:
-                    suspects[key] = frontend
+            wanted = () if key in self._refused or frontend.slot else frontend_sections(frontend, self._layout)
+            if any(sections.get(name) != section for name, section in wanted):
+                suspects[key] = frontend
         if not suspects:
             raise error
         self._refused |= dict.fromkeys(suspects, _last_line(str(error)))

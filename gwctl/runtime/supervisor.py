@@ -91,7 +91,12 @@ def _pools(config: Config, *, has_listener_slots: bool) -> Pools:
     if not has_listener_slots:
         return Pools(config.http_slots, config.tcp_slots)
     return Pools(
-        config.http_slots, config.tcp_slots, config.http_listeners, config.tcp_listeners, config.https_listeners
+        config.http_slots,
+        config.tcp_slots,
+        http_listeners=config.http_listeners,
+        tcp_listeners=config.tcp_listeners,
+        https_listeners=config.https_listeners,
+        tls_listeners=config.tls_listeners,
     )
 
 

@@ -24,6 +24,7 @@ from gwctl.api.referencegrant import ReferenceGrant
 from gwctl.api.secret import Secret
 from gwctl.api.service import Service
 from gwctl.api.tcproute import TCPRoute
+from gwctl.api.tlsroute import TLSRoute
 
 NAME_LABEL = "kubernetes.io/metadata.name"
 
@@ -38,6 +39,7 @@ _FIELDS = {
     "HTTPRoute": "http_routes",
     "GRPCRoute": "grpc_routes",
     "TCPRoute": "tcp_routes",
+    "TLSRoute": "tls_routes",
     "ReferenceGrant": "reference_grants",
     "Service": "services",
     "EndpointSlice": "endpoint_slices",
@@ -59,6 +61,7 @@ class Snapshot:
     http_routes: MappingProxyType[Ref, HTTPRoute] = field(default_factory=_empty)
     grpc_routes: MappingProxyType[Ref, GRPCRoute] = field(default_factory=_empty)
     tcp_routes: MappingProxyType[Ref, TCPRoute] = field(default_factory=_empty)
+    tls_routes: MappingProxyType[Ref, TLSRoute] = field(default_factory=_empty)
     reference_grants: MappingProxyType[Ref, ReferenceGrant] = field(default_factory=_empty)
     services: MappingProxyType[Ref, Service] = field(default_factory=_empty)
     endpoint_slices: MappingProxyType[Ref, EndpointSlice] = field(default_factory=_empty)

@@ -46,6 +46,9 @@ FEATURES: Mapping[str, str] = {
     "HTTPRouteSchemeRedirect": "routing/filter.py: the scheme of a redirect",
     "ReferenceGrant": "graph/referencegrant.py",
     "TCPRoute": "graph/build.py: the oldest TCPRoute has the listener; weights",
+    "TLSRoute": "haproxy/connection.py: the name in the handshake leads to a Service; weights",
+    "TLSRouteModeMixed": "haproxy/connection.py: a name's row leads to a Service or to what terminates TLS",
+    "TLSRouteModeTerminate": "haproxy/connection.py: an inner frontend terminates TLS",
 }
 
 SUPPORTED_FEATURES: tuple[str, ...] = tuple(sorted(FEATURES))

@@ -17,6 +17,7 @@ from gwctl.api.httproute import HTTPRoute, HTTPRouteMatch, duration_milliseconds
 from gwctl.api.parse import INVALID, UNKNOWN_FIELD, UNSUPPORTED_KIND, parse_resource
 from gwctl.api.ref import Ref
 from gwctl.api.service import Service
+from gwctl.api.tlsroute import TLSRoute
 
 V1 = "gateway.networking.k8s.io/v1"
 
@@ -467,8 +468,6 @@ def test_endpoint_addresses_are_what_their_slice_says(kind: str, address: str, o
 @pytest.mark.parametrize(
     ("version", "kind"),
     [
-        ("v1alpha2", "TLSRoute"),
-        ("v1alpha3", "TLSRoute"),
         ("v1alpha2", "UDPRoute"),
         ("v1", "ListenerSet"),
         ("v1alpha3", "BackendTLSPolicy"),
@@ -482,6 +481,40 @@ def test_kinds_of_later_issues_are_reported(version: str, kind: str) -> None:
     }
     (found,) = parse_resource(manifest).invalid
     assert (found.subject, found.reason) == (Ref(kind, "default", "x"), UNSUPPORTED_KIND)
+
+
+def tls_route(hostnames: object, version: str = "v1", rules: int = 1) -> dict[str, object]:
+    spec = {"hostnames": hostnames, "rules": [{"backendRefs": [{"name": "s", "port": 443}]}] * rules}
+    return {
+        "apiVersion": f"gateway.networking.k8s.io/{version}",
+        "kind": "TLSRoute",
+        "metadata": {"name": "r"},
+        "spec": spec,
+    }
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha3", "v1alpha2"])
+def test_tls_routes_of_all_versions_are_one_kind(version: str) -> None:
+    result = parse_resource(tls_route(["a.test", "*.b.test"], version))
+    assert result.invalid == ()
+    assert isinstance(result.resource, TLSRoute)
+    assert result.resource.spec.hostnames == ("a.test", "*.b.test")
+    # Versions before v1 may leave the names out.
+    assert parse_resource(tls_route([], version)).invalid == ()
+
+
+@pytest.mark.parametrize(
+    ("manifest", "field"),
+    [
+        (tls_route(["a.test", "192.0.2.1"]), "spec.hostnames[1]"),
+        (tls_route(["a.*.test"]), "spec.hostnames[0]"),
+        (tls_route(["a.test"], rules=2), "spec.rules"),
+        (tls_route(["a.test"], rules=0), "spec.rules"),
+    ],
+)
+def test_tls_routes_that_are_wrong(manifest: dict[str, object], field: str) -> None:
+    (found,) = parse_resource(manifest).invalid
+    assert found.field == field
 
 
 @pytest.mark.parametrize(
@@ -524,6 +557,7 @@ KINDS = st.sampled_from(
         "Gateway",
         "HTTPRoute",
         "TCPRoute",
+        "TLSRoute",
         "ReferenceGrant",
         "Service",
         "EndpointSlice",

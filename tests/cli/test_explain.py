@@ -8,6 +8,7 @@ from tests.certificates import make_pair
 from tests.cli.conftest import Run, write
 from tests.manifests import (
     backend,
+    endpoints,
     gateway,
     gateway_class,
     grpc_route,
@@ -16,6 +17,8 @@ from tests.manifests import (
     listener,
     prefix_rule,
     service,
+    tls_listener,
+    tls_route,
 )
 
 MOVED = {"type": "RequestRedirect", "requestRedirect": {"hostname": "moved.test"}}
@@ -149,6 +152,69 @@ def test_what_a_handshake_leads_to(run: Run, tmp_path: Path, url: str, host: str
     arguments = ("-H", f"Host: {host}") if host else ()
     found = lines(run, write(tmp_path, *TLS), "GET", url, *arguments)
     assert found[1 : 1 + len(answer)] == answer
+
+
+SNI = [
+    gateway_class(),
+    gateway(
+        [
+            tls_listener("pass", 443, hostname="*.db.test"),
+            tls_listener("end", 443, "cert", hostname="edge.test"),
+            tls_listener("none", 443, "missing", hostname="none.test"),
+            https_listener("web", 443, "cert", hostname="web.test"),
+        ]
+    ),
+    make_pair("edge.test", "web.test").secret("cert"),
+    service("db"),
+    *endpoints("db", [("10.0.0.1", 5432)]),
+    tls_route("db", [backend("db")], ("a.db.test", "edge.test", "none.test")),
+    http_route("web", [prefix_rule("/", backend("db"))]),
+]
+"""Both modes of TLS, and HTTPS, at one port."""
+
+
+@pytest.mark.parametrize(
+    ("url", "answer"),
+    [
+        (
+            "https://a.db.test/",
+            [
+                "listener     pass (TLS is passed through: the request itself is not looked at)",
+                "rule         default/db/0",
+                "then         Service default/db port 80 (10.0.0.1:5432)",
+            ],
+        ),
+        (
+            "https://edge.test/",
+            [
+                "listener     end (TLS is terminated: the request itself is not looked at)",
+                "certificate  Secret default/cert",
+                "rule         default/db/0",
+                "then         Service default/db port 80 (10.0.0.1:5432)",
+            ],
+        ),
+        (
+            "https://none.test/",
+            [
+                "listener     none (TLS is terminated: the request itself is not looked at)",
+                "then         the handshake is refused: listener none has no certificate",
+            ],
+        ),
+        (
+            "https://b.db.test/",
+            [
+                "listener     pass (TLS is passed through: the request itself is not looked at)",
+                "then         no TLSRoute has b.db.test: connections are closed at once",
+            ],
+        ),
+        ("https://other.test/", ["then         connections are closed at once: other.test is no listener's"]),
+        ("http://a.db.test:443/", ["then         refused: the port speaks TLS, so the URL begins with https://"]),
+        ("https://web.test/", ["certificate  Secret default/cert", "listener     web (web.test)"]),
+    ],
+)
+def test_what_a_name_in_a_handshake_leads_to(run: Run, tmp_path: Path, url: str, answer: list[str]) -> None:
+    found = lines(run, write(tmp_path, *SNI), "GET", url)
+    assert found[1 : len(answer) + 1] == answer
 
 
 def test_a_redirect_keeps_the_scheme_of_its_listener(run: Run, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tests.cluster.programs import find_programs
 from tests.parts.cache import cache_folder, say, short
 
 NAME = "conformance"
-PROFILES = ("GATEWAY-HTTP", "GATEWAY-GRPC", "GATEWAY-TCP")
+PROFILES = ("GATEWAY-HTTP", "GATEWAY-GRPC", "GATEWAY-TLS", "GATEWAY-TCP")
 REPORTS = Path(__file__).parents[2] / "docs" / "conformance"
 IMPLEMENTATION = {
     "organization": "gwctl",

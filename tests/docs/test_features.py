@@ -26,7 +26,8 @@ from tests.live.gateway import Gwctl
 from tests.manifests import Manifest, endpoints, gateway, gateway_class, listener, service
 
 FEATURES = Path(__file__).parents[2] / "docs" / "features"
-PAGES = sorted(FEATURES.glob("*.md"))
+TLS_PAGES = sorted(FEATURES.glob("tls-*.md"))
+PAGES = sorted(set(FEATURES.glob("*.md")) - set(TLS_PAGES))
 COLUMN = 10
 
 

@@ -70,7 +70,7 @@ def compare(path: Path, text: str, update: bool) -> None:
 def what_routes_decide(state: dict[str, Any]) -> dict[str, Any]:
     """Leave out what is the same whatever the routes are: the program, its Lua file and the slots."""
     frontends = {
-        key.partition(" ")[2]: section
+        key.partition(" ")[2]: {name: value for name, value in section.items() if name != "tcp_request_rule_list"}
         for key, section in state["sections"].items()
         if key.startswith("frontends ") and key != f"frontends {LOOP}"
     }

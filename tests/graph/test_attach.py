@@ -136,6 +136,16 @@ def test_kind_that_the_listener_does_not_take() -> None:
     assert ("r", "spec.parentRefs[0]", "Accepted", "NotAllowedByListeners") in reasons(graph)
 
 
+@pytest.mark.parametrize("protocol", ["HTTP", "HTTPS", "TCP"])
+def test_a_tls_route_is_for_tls_listeners_alone(protocol: str) -> None:
+    listener = f"{{name: a, port: 443, protocol: {protocol}}}"
+    gateway = f"{{kind: Gateway, metadata: {{name: gw}}, spec: {{gatewayClassName: gwctl, listeners: [{listener}]}}}}"
+    rules = ", hostnames: [a.com], rules: [{backendRefs: [{name: s, port: 80}]}]"
+    graph = graph_of(f"{CLASS}{gateway}\n---\n" + route("[{name: gw}]", more=rules, kind="TLSRoute"))
+    assert ("r", "spec.parentRefs[0]", "Accepted", "NotAllowedByListeners") in reasons(graph)
+    assert counts(graph) == {"a": 0}
+
+
 def test_parents_of_others_are_none_of_our_business() -> None:
     theirs = (
         "{kind: GatewayClass, metadata: {name: other}, spec: {controllerName: example.com/other}}\n---\n"

@@ -54,8 +54,9 @@ LISTENERS = st.lists(
     st.one_of(
         maybe({"protocol": st.just("HTTP"), "port": PORTS, "allowedRoutes": ALLOWED}, hostname=HOSTS),
         some(protocol=st.sampled_from(["TCP", "UDP"]), port=PORTS, allowedRoutes=ALLOWED),
+        maybe({"protocol": st.just("TLS"), "port": PORTS, "tls": st.just({"mode": "Passthrough"})}, hostname=HOSTS),
         some(
-            protocol=st.just("HTTPS"),
+            protocol=st.sampled_from(["HTTPS", "TLS"]),
             port=PORTS,
             tls=some(certificateRefs=st.lists(maybe({"name": NAMES}, namespace=NAMESPACES), min_size=1, max_size=2)),
         ),
@@ -83,6 +84,13 @@ GRPC_ROUTES = manifest(
     "GRPCRoute", maybe({"parentRefs": PARENTS}, rules=RULES_OF_GRPC, hostnames=st.lists(HOSTS, max_size=2))
 )
 TCP_ROUTES = manifest("TCPRoute", some(parentRefs=PARENTS, rules=st.tuples(some(backendRefs=BACKENDS)).map(list)))
+TLS_ROUTES = manifest(
+    "TLSRoute",
+    maybe(
+        {"parentRefs": PARENTS, "rules": st.tuples(some(backendRefs=BACKENDS)).map(list)},
+        hostnames=st.lists(HOSTS, max_size=2),
+    ),
+)
 SERVICES = manifest(
     "Service",
     maybe(
@@ -125,9 +133,8 @@ GRANT = {
     ],
     "to": [{"group": "", "kind": "Service"}, {"group": "", "kind": "Secret"}],
 }
-SMALL = st.one_of(HTTP_ROUTES, GRPC_ROUTES, GRPC_ROUTES, TCP_ROUTES, TCP_ROUTES, SERVICES, SLICES, SPACES, SECRETS).map(
-    read
-)
+ROUTES = (HTTP_ROUTES, GRPC_ROUTES, GRPC_ROUTES, TCP_ROUTES, TCP_ROUTES, TLS_ROUTES, TLS_ROUTES)
+SMALL = st.one_of(*ROUTES, SERVICES, SLICES, SPACES, SECRETS).map(read)
 LARGE = st.one_of(
     manifest("GatewayClass", some(controllerName=st.sampled_from([CONTROLLER, "example.com/other"]))),
     manifest("Gateway", some(gatewayClassName=NAMES, listeners=LISTENERS)),

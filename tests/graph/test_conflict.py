@@ -1,4 +1,4 @@
-"""HTTPRoutes and GRPCRoutes that want one host name of one listener: the older has it, and the other is told."""
+"""Routes that want one host name of one listener: the older has it, and the other is told."""
 
 from __future__ import annotations
 
@@ -119,6 +119,47 @@ spec:
     assert attached(graph) == [1, 1]
 
 
+TLS = (
+    CLASS
+    + """
+kind: Gateway
+metadata: {name: gw}
+spec:
+  gatewayClassName: gwctl
+  listeners:
+  - {name: all, port: 443, protocol: TLS, tls: {mode: Passthrough}}
+  - {name: com, port: 443, protocol: TLS, hostname: '*.com', tls: {mode: Passthrough}}
+---
+"""
+)
+
+
+def names_at(graph: Graph, route: str) -> dict[str, tuple[str, ...]]:
+    node = graph.routes[Ref("TLSRoute", "default", route)]
+    return {item.listener.listener: item.hostnames for item in node.attachments}
+
+
+def test_of_two_tls_routes_the_older_has_each_name_and_the_younger_the_rest() -> None:
+    old = route("TLSRoute", "old", "[a.com, b.org]", created=2025)
+    graph = graph_of(TLS + SERVICE + old + route("TLSRoute", "young", "[a.com, '*.com', b.org]"))
+    assert names_at(graph, "old") == {"all": ("a.com", "b.org"), "com": ("a.com",)}
+    assert names_at(graph, "young") == {"all": ("*.com",), "com": ("*.com",)}
+    assert attached(graph) == [2, 2]
+    assert reasons(graph) == [("young", "spec.parentRefs[0]", "Conflicted", "HostnameConflict")] * 2
+    assert [item.message for item in graph.problems] == [
+        "listener all serves a.com, b.org by the older TLSRoute default/old",
+        "listener com serves a.com by the older TLSRoute default/old",
+    ]
+
+
+def test_a_tls_route_whose_names_are_all_taken_is_counted_and_serves_nothing() -> None:
+    old = route("TLSRoute", "old", created=2025)
+    graph = graph_of(TLS + SERVICE + old + route("TLSRoute", "young"))
+    assert serving(graph) == {"old"}
+    assert attached(graph) == [2, 2]
+    assert graph.problems[0].message == "listener all serves any name by the older TLSRoute default/old"
+
+
 HOSTS = ("a.com", "x.a.com", "y.x.a.com", "b.com", "*.a.com", "*.x.a.com", "*.com", "*")
 ROUTES = st.lists(st.tuples(st.booleans(), st.lists(st.sampled_from(HOSTS[:-1]), max_size=2, unique=True)), max_size=6)
 
@@ -143,7 +184,7 @@ def test_losers_are_those_that_meet_an_older_winner_of_the_other_kind(routes: li
             if other.kind != ref.kind and any(overlap(a, b) for a in names[ref] for b in names[other])
         ]
         if met:
-            assert losers[ref] in met
+            assert losers[ref].older in met
         else:
             assert ref not in losers
             winners.append(ref)

@@ -94,7 +94,7 @@ def test_names_of_services_are_labels_and_differ() -> None:
 
 
 def test_modes_of_slots() -> None:
-    ports = (80, 20_000, 20_001, 21_999, 22_000, 22_001, 23_999, 24_000, 30_001, 39_999, 40_000)
+    ports = (80, 20_000, 20_001, 21_999, 22_000, 22_001, 23_999, 24_000, 24_001, 25_999, 30_001, 39_999, 40_000)
     assert [slot_mode_of(port) for port in ports] == [
-        None, None, "http", "http", None, "https", "https", None, "tcp", "tcp", None,
+        None, None, "http", "http", None, "https", "https", None, "tls", "tls", "tcp", "tcp", None,
     ]  # fmt: skip

@@ -85,7 +85,6 @@ def test_address_of_another_type_is_refused(kind: str) -> None:
 @pytest.mark.parametrize(
     ("listener", "message"),
     [
-        ("{protocol: TLS, tls: {mode: Passthrough}}", "TLS listeners are not yet supported"),
         ("{protocol: UDP}", "HAProxy proxies no UDP"),
         ("{protocol: example.com/x}", "example.com/x is not a protocol that is supported"),
     ],
@@ -102,6 +101,37 @@ def test_unsupported_protocol_takes_down_its_listener_only(listener: str, messag
     assert accepted(graph) == {("gw", "a"): True, ("gw", "b"): False}
     assert graph.gateways[Ref("Gateway", "default", "gw")].accepted
     assert [node.kinds for node in graph.listeners.values()] == [("HTTPRoute", "GRPCRoute"), ()]
+
+
+def test_a_tls_listener_takes_tls_routes_in_both_modes() -> None:
+    tls = "{mode: Terminate, certificateRefs: [{name: c}]}"
+    listeners = (
+        "[{name: a, port: 443, hostname: a.com, protocol: TLS, tls: {mode: Passthrough}}, "
+        f"{{name: b, port: 443, hostname: b.com, protocol: TLS, tls: {tls}}}, "
+        "{name: c, port: 443, protocol: TLS, tls: {mode: Passthrough}, "
+        "allowedRoutes: {kinds: [{kind: TCPRoute}, {kind: TLSRoute}]}}]"
+    )
+    graph = graph_of(CLASS + gateway(listeners))
+    assert accepted(graph) == {("gw", "a"): True, ("gw", "b"): True, ("gw", "c"): True}
+    assert [node.kinds for node in graph.listeners.values()] == [("TLSRoute",)] * 3
+    assert [(item.listener, item.reason) for item in graph.problems if item.condition == "ResolvedRefs"] == [
+        ("b", "InvalidCertificateRef"),
+        ("c", "InvalidRouteKinds"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hostname", "reason"), [("a.com", "HostnameConflict"), ("b.com", None)], ids=["same name", "other name"]
+)
+def test_https_and_tls_share_a_port_where_their_names_differ(hostname: str, reason: str | None) -> None:
+    listeners = (
+        "[{name: a, port: 443, hostname: a.com, protocol: TLS, tls: {mode: Passthrough}}, "
+        f"{{name: b, port: 443, hostname: {hostname}, protocol: HTTPS, tls: {{certificateRefs: [{{name: c}}]}}}}]"
+    )
+    graph = graph_of(CLASS + gateway(listeners))
+    found = [item.reason for item in graph.problems if item.condition == "Conflicted"]
+    assert found == ([reason] * 2 if reason else [])
+    assert set(accepted(graph).values()) == {reason is None}
 
 
 def test_options_of_tls_are_reported_and_the_listener_stands() -> None:

@@ -20,6 +20,9 @@ def check_references(state: State) -> None:
             if host in known:
                 reached.add(host)
                 _check_entry(state, value, f"{table} {key}")
+    for key, value in tables[Table.SNI].items():
+        if not value.startswith(">"):
+            _check_target(state, value.split("|")[0], f"sni {key}")
     for frontend, value in tables[Table.TCP].items():
         _check_target(state, value.split("|")[0], f"tcp {frontend}")
     for key, slot in tables[Table.SERVICES].items():

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gwctl.haproxy.lookup import DanglingReference, Outcome, look_up, look_up_connection
+from gwctl.haproxy.lookup import DanglingReference, Outcome, look_up, look_up_connection, look_up_handshake
 from gwctl.haproxy.names import Table, frontend_name
 from gwctl.haproxy.state import Rows
 from gwctl.haproxy.table import ERROR_TARGET, service_key
-from gwctl.routing.matcher import find_rule
+from gwctl.routing.matcher import find_rule, find_sni_rule
 from gwctl.routing.request import Request
 from gwctl.routing.rule import Rule
 from gwctl.routing.virtualhost import FrontendKey
@@ -26,6 +26,8 @@ from tests.manifests import (
     random_listeners,
     random_request,
     random_routes,
+    random_tls_listeners,
+    random_tls_routes,
     service,
 )
 from tests.pipeline import build_pipeline, desired_state
@@ -46,10 +48,10 @@ def get(path: str, host: str = "a.com", **more: object) -> Request:
     return Request("GET", host, path, **more)  # type: ignore[arg-type]
 
 
-def shares(rule: Rule) -> dict[str, int]:
+def shares(rule: Rule, mode: str = "http") -> dict[str, int]:
     found: dict[str, int] = {}
     for backend in rule.backends:
-        mode = backend.protocol or "http"
+        mode = backend.protocol or mode
         key = ERROR_TARGET if backend.service is None else service_key(backend.service, mode)
         found[key] = found.get(key, 0) + backend.weight
     return found
@@ -85,6 +87,37 @@ def test_it_agrees_with_the_reference_matcher(seed: int) -> None:
                 found[share.target] = found.get(share.target, 0) + share.weight
             expected = shares(rule) or {ERROR_TARGET: 1}
             assert found == expected or list(found) == list(expected)
+
+
+SERVER_NAMES = ("", "a.test", "x.a.test", "y.x.a.test", "z.y.x.a.test", "B.test", "y.b.test", "c.test.")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32))
+def test_it_agrees_with_the_reference_matcher_about_handshakes(seed: int) -> None:
+    random = Random(seed)
+    services = ["s1", "s2"]
+    manifests = [gateway_class(), gateway(random_tls_listeners(random, 443)), *map(service, services)]
+    routes = random_tls_routes(random, [*services, "missing"], 6)
+    pipeline = build_pipeline([*manifests, *routes])
+    rows = desired_state(pipeline).state.tables
+    for key, frontend in pipeline.routing.frontends.items():
+        for name in SERVER_NAMES if frontend.mode == "tls" else ():
+            verdict = find_sni_rule(pipeline.routing, key, name)
+            outcome = look_up_handshake(rows, frontend_name(*key), name)
+            if verdict is None or (verdict.rule is None and verdict.inner != "https"):
+                assert outcome is None, name
+                continue
+            assert outcome is not None, name
+            if verdict.rule is None:
+                assert (outcome.entry, outcome.rule, outcome.shares) == (">https", "", ()), name
+                continue
+            assert outcome.rule == verdict.rule.name, name
+            found: dict[str, int] = {}
+            for share in outcome.shares:
+                found[share.target] = found.get(share.target, 0) + share.weight
+            expected = {target: weight for target, weight in shares(verdict.rule, "tcp").items() if weight}
+            assert found == (expected or {ERROR_TARGET: 1}) or list(found) == list(expected)
 
 
 def test_nothing_is_404() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gwctl.haproxy.lookup import look_up, look_up_handshake
 from gwctl.haproxy.names import Table
 from gwctl.haproxy.plan import Plan, RemoveRow, RemoveServer, SetRow, SetServer, diff
 from gwctl.haproxy.state import Server, State
@@ -27,11 +28,14 @@ from tests.manifests import (
     random_listeners,
     random_request,
     random_routes,
+    random_tls_listeners,
+    random_tls_routes,
     service,
 )
 from tests.pipeline import NOTHING, build_pipeline, desired_state
 
 SERVICES = ["s1", "s2", "s3"]
+TLS_FRONTEND = "gwctl.default.gateway.443"
 
 
 def cluster(random: Random, listeners: list[Manifest]) -> list[Manifest]:
@@ -103,6 +107,21 @@ def test_a_change_of_routes_reaches_the_desired_state_and_every_step_is_consiste
 
 @settings(deadline=None)
 @given(st.randoms(use_true_random=False))
+def test_at_every_step_a_handshake_meets_the_rule_of_before_or_after(random: Random) -> None:
+    listeners = random_tls_listeners(random, 443)
+    fixed = [gateway_class(), gateway(listeners), *map(service, SERVICES)]
+    routes = [random_tls_routes(random, [*SERVICES, "missing"], random.randint(0, 6)) for _ in range(2)]
+    before = desired_state(build_pipeline([*fixed, *routes[0]]))
+    desired = desired_state(build_pipeline([*fixed, *routes[1]]), before.state, before).state
+    for name in ("", "a.test", "x.a.test", "y.x.a.test", "b.test"):
+        first, last = (look_up_handshake(state.tables, TLS_FRONTEND, name) for state in (before.state, desired))
+        for reached in states(diff(desired, before.state), before.state):
+            check_references(reached)
+            assert look_up_handshake(reached.tables, TLS_FRONTEND, name) in (first, last), name
+
+
+@settings(deadline=None)
+@given(st.randoms(use_true_random=False))
 def test_tables_do_not_depend_on_the_order_of_resources(random: Random) -> None:
     manifests = cluster(random, random_listeners(random, 80))
     shuffled = random.sample(manifests, len(manifests))
@@ -113,8 +132,6 @@ def test_tables_do_not_depend_on_the_order_of_resources(random: Random) -> None:
 @settings(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_the_rows_answer_what_the_reference_matcher_answers(random: Random) -> None:
-    from gwctl.haproxy.lookup import look_up
-
     pipeline = build_pipeline(cluster(random, random_listeners(random, 80)))
     state = desired_state(pipeline).state
     for _ in range(20):

@@ -99,6 +99,21 @@ def test_gateways_on_one_port_get_slots_of_their_own_and_keep_them() -> None:
     assert cluster.ports("gw-default-more") == {80: 20003, 9000: 30001}
 
 
+def test_a_port_gets_a_slot_that_serves_all_of_its_listeners() -> None:
+    https = "{name: a, port: 443, hostname: a.test, protocol: HTTPS, tls: {certificateRefs: [{name: c}]}}"
+    tls = "{name: b, port: 443, hostname: b.test, protocol: TLS, tls: {mode: Passthrough}}"
+    cluster = Cluster(CLASS + gateway(listeners=f"[{https}]"))
+    cluster.settle()
+    assert cluster.ports("gw-default-web") == {443: 22001}
+    cluster.set(gateway(listeners=f"[{https}, {tls}]"))
+    cluster.settle()
+    assert cluster.ports("gw-default-web") == {443: 24001}
+    # What is left could do with less, but would have to move.
+    cluster.set(gateway(listeners=f"[{https}]"))
+    cluster.settle()
+    assert cluster.ports("gw-default-web") == {443: 24001}
+
+
 def test_listeners_that_come_and_go_change_only_their_ports() -> None:
     cluster = Cluster(CLASS + gateway())
     cluster.settle()

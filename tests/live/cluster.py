@@ -44,6 +44,7 @@ class Replica:
             "tcp_slots": 2,
             "http_listeners": 4,
             "https_listeners": 4,
+            "tls_listeners": 2,
             "tcp_listeners": 2,
             "metrics_address": f"127.0.0.1:{free_port()}",
             "pod_namespace": NAMESPACE,

@@ -38,6 +38,7 @@ def test_every_option_has_three_spellings(option: object, tmp_path: Path) -> Non
         "log_format": "json",
         "http_listeners": "7",
         "https_listeners": "8",
+        "tls_listeners": "7",
         "tcp_listeners": "7",
         "gateway_service_type": "none",
         "gateway_service_annotations": "a=b,c=d",

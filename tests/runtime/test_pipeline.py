@@ -19,6 +19,8 @@ from tests.manifests import (
     listener,
     random_listeners,
     random_routes,
+    random_tls_listeners,
+    random_tls_routes,
     service,
     tcp_route,
 )
@@ -37,6 +39,8 @@ def _random_objects(random: Random, listeners: list[Manifest]) -> list[Manifest]
         manifests += endpoints(name, [("10.0.0.1", 80 + random.randint(0, 2))] * random.randint(0, 1))
     if random.random() < 0.5:
         manifests.append(tcp_route("t", [{"name": random.choice(SERVICES), "port": 80}]))
+    tls_routes = random_tls_routes(random, SERVICES, 4)
+    manifests += random.sample(tls_routes, random.randint(0, 4))
     if random.random() < 0.9:
         tcp = listener("tcp", 90, protocol="TCP")
         manifests.append(gateway([*(listeners if random.random() < 0.8 else listeners[:1]), tcp]))
@@ -48,6 +52,7 @@ def _assert_equal(one: Pipeline, other: Pipeline) -> None:
     assert {host: paths for host, paths in one.routing.paths.items() if paths} == {
         host: paths for host, paths in other.routing.paths.items() if paths
     }
+    assert one.routing.sni == other.routing.sni
     assert one.tables.rows == other.tables.rows
     assert one.tables.services == other.tables.services
     assert one.tables.uses == other.tables.uses
@@ -57,7 +62,7 @@ def _assert_equal(one: Pipeline, other: Pipeline) -> None:
 @settings(deadline=None, max_examples=60)
 @given(st.randoms(use_true_random=True))  # a state takes more choices than Hypothesis would draw itself
 def test_step_by_step_equals_all_at_once(random: Random) -> None:
-    listeners = random_listeners(random, 80)
+    listeners = [*random_listeners(random, 80), *random_tls_listeners(random, 443)]
     there = parse(_random_objects(random, listeners))
     pipeline = advance(None, there, CONTROLLER)
     desired = desired_state(pipeline)

@@ -98,6 +98,7 @@ annotations:
       "tcp-slots" (int .Values.gwctl.tcpSlots)
       "http-listeners" (int .Values.gwctl.httpListeners)
       "https-listeners" (int .Values.gwctl.httpsListeners)
+      "tls-listeners" (int .Values.gwctl.tlsListeners)
       "tcp-listeners" (int .Values.gwctl.tcpListeners)
       "resync-interval" (int .Values.gwctl.resyncIntervalSeconds)
       "metrics-address" (printf ":%d" (int .Values.gwctl.metricsPort))
