@@ -143,10 +143,14 @@ class Call(NamedTuple):
 
 
 class GrpcClient:
-    """Calls through a port of HAProxy; one connection for each host that is called."""
+    """Calls through a port of HAProxy; one connection for each host that is called.
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+    With ``trusted``, certificates in PEM, it speaks TLS and asks for the host in the handshake.
+    """
+
+    def __init__(self, port: int, host: str = "127.0.0.1", trusted: str = "") -> None:
         self._address = f"{host}:{port}"
+        self._trusted = trusted
         self._channels: dict[str, Any] = {}
 
     async def __aenter__(self) -> Self:
@@ -170,7 +174,12 @@ class GrpcClient:
                 # What answers must be this server's or HAProxy's, not what the library made of it by trying again.
                 ("grpc.enable_retries", 0),
             )
-            self._channels[host] = grpc.aio.insecure_channel(self._address, options=options)
+            if self._trusted:
+                named = (("grpc.ssl_target_name_override", host), *options)
+                credentials = grpc.ssl_channel_credentials(self._trusted.encode())
+                self._channels[host] = grpc.aio.secure_channel(self._address, credentials, options=named)
+            else:
+                self._channels[host] = grpc.aio.insecure_channel(self._address, options=options)
         return self._channels[host]
 
     async def call(self, call: Call) -> Reply:

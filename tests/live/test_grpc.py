@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from gwctl.routing.request import Request
+from tests.certificates import make_authority, make_pair
 from tests.grpcecho import END, OK, UNAVAILABLE, UNIMPLEMENTED, Call, GrpcClient, GrpcEcho
 from tests.harness import DataPlane, EchoBackend, free_port
 from tests.http1 import fetch
@@ -23,6 +24,7 @@ from tests.manifests import (
     gateway_class,
     grpc_route,
     http_route,
+    https_listener,
     listener,
     service,
 )
@@ -299,3 +301,41 @@ async def test_one_service_has_servers_for_each_protocol(site: Site, dataplane: 
         assert (await site.client.call(Call("/a.B/Echo"))).backend == "one"
         await wait_for(site.port, Request("GET", "web.test", "/"), status=200, backend="web")
         assert await dataplane.reloads() == 1
+
+
+async def test_calls_over_tls_reach_the_routes_of_an_https_listener(dataplane: DataPlane, tmp_path: Path) -> None:
+    port, pair = free_port(), make_pair("grpc.test", "*.calls.test", "other.test", issuer="root")
+    listeners = [
+        https_listener("grpc", port, "cert", hostname="grpc.test"),
+        https_listener("calls", port, "cert", hostname="*.calls.test"),
+        https_listener("other", port, "cert", hostname="other.test"),
+    ]
+    async with (
+        GrpcEcho("one") as one,
+        GrpcEcho("two") as two,
+        GrpcClient(port, trusted=make_authority("root")) as client,
+        Gwctl(
+            dataplane,
+            tmp_path / "manifests",
+            gateway_class(),
+            gateway(listeners),
+            pair.secret("cert"),
+            *(service(name) for name in ("one", "two")),
+            *endpoints("one", [("127.0.0.1", one.port)]),
+            *endpoints("two", [("127.0.0.1", two.port)]),
+            grpc_route("one", [rule(backend("one"), matches=[calls("a.B")])], (HOST,)),
+            grpc_route("two", [rule(backend("two"))], ("*.calls.test",)),
+        ) as gwctl,
+    ):
+        worker = await dataplane.worker()
+        reply = await client.call(Call("/a.B/Echo", body=b"x" * 100_000))
+        assert (reply.code, reply.backend, reply.echo["length"]) == (OK, "one", 100_000)
+        assert reply.echo["metadata"]["x-forwarded-proto"] == ["https"]
+        assert (await client.call(Call("/a.B/Echo", "x.calls.test"))).backend == "two"
+        assert (await client.call(Call("/c.D/Echo"))).code == UNIMPLEMENTED
+        assert (await client.call(Call("/a.B/Echo", "other.test"))).code == UNIMPLEMENTED
+        counted = client.channel(HOST).unary_stream("/a.B/Count")
+        assert [int(number) async for number in counted(b"3")] == [0, 1, 2]
+        await gwctl.apply("more.yaml", [grpc_route("more", [rule(backend("two"))], ("other.test",))])
+        assert (await client.call(Call("/a.B/Echo", "other.test"))).backend == "two"
+        assert await dataplane.worker() == worker
