@@ -19,6 +19,10 @@ PROGRAMMED = "Programmed"
 RESOLVED_REFS = "ResolvedRefs"
 VALID = "Valid"
 
+DROPPED_RULE = "Dropped Rule: "
+FALL_BACK = "Fall Back: "
+"""What messages of PartiallyInvalid must begin with (RouteConditionPartiallyInvalid)."""
+
 _SOME = 3
 
 
@@ -43,6 +47,12 @@ def unsupported_gateway_field(gateway: Ref, field: str, message: str) -> Problem
 
 
 # Listeners
+
+
+def fall_back(subject: Ref, field: str, message: str) -> Problem:
+    """What the object was before is served, because what it is now cannot be read."""
+    told = f"{FALL_BACK}{message}; what it was before is served"
+    return Problem(subject, field, PARTIALLY_INVALID, "UnsupportedValue", told)
 
 
 def listener_not_programmed(key: ListenerKey, message: str) -> Problem:
@@ -148,7 +158,7 @@ def hostname_of_other_kind(route: Ref, parent: int, listener: str, older: Ref, e
 def unsupported_value(route: Ref, field: str, message: str, *, others_stand: bool) -> Problem:
     """A rule is refused. What the condition is depends on whether other rules of the route stand."""
     if others_stand:
-        return Problem(route, field, PARTIALLY_INVALID, "UnsupportedValue", f"Dropped Rule: {message}")
+        return Problem(route, field, PARTIALLY_INVALID, "UnsupportedValue", f"{DROPPED_RULE}{message}")
     return Problem(route, field, ACCEPTED, "UnsupportedValue", message)
 
 

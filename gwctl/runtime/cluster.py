@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 
 from gwctl.api.ref import Ref
 from gwctl.infrastructure.address import host_addresses, service_addresses
@@ -27,7 +28,7 @@ from gwctl.runtime.reconciler import Reconciler
 from gwctl.runtime.services import ServiceWriter
 from gwctl.status.build import build_statuses
 from gwctl.status.event import build_events
-from gwctl.status.outcome import GatewayAddresses, Outcome
+from gwctl.status.outcome import GatewayAddresses, Outcome, Stale
 from gwctl.status.recorder import EventRecorder
 from gwctl.status.status import Statuses
 from gwctl.status.writer import StatusWriter
@@ -112,18 +113,23 @@ class Cluster:
             return
         if self._service_writer is not None and pipeline is not self._pipeline:
             self._service_writer.update(pipeline)
-        last, outcome = self._last, Outcome(pipeline.graph, reconciler.applied, reconciler.refused)
+        stale = {
+            ref: Stale(live.generation, problems)
+            for ref, problems in reconciler.stale.items()
+            if (live := self.source.live(ref)) is not None
+        }
+        outcome = Outcome(pipeline.graph, reconciler.applied, reconciler.refused, stale=stale)
+        last = self._last
         is_known = last is not None and last.graph is outcome.graph and last.applied is outcome.applied
-        if last is None or not is_known or last.refused != outcome.refused:
+        if last is None or not is_known or (last.refused, last.stale) != (outcome.refused, outcome.stale):
             self._pipeline, self._last = pipeline, outcome
             self._publish_again()
 
     def _publish_again(self) -> None:
         if self._last is None or self._pipeline is None or not self.election.is_leader:
             return
-        last = self._last
         addresses = self._addresses(self._pipeline)
-        outcome = Outcome(last.graph, last.applied, last.refused, addresses, self._versions.found)
+        outcome = replace(self._last, addresses=addresses, bundle_versions=self._versions.found)
         before, self._statuses = self._statuses, build_statuses(outcome, self._statuses)
         self._status_writer.update(self._statuses)
         self._recorder.record(build_events(before, self._statuses))

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from gwctl.api.parse import Invalid, Resource
+from gwctl.api.parse import INVALID, Invalid, Resource
 from gwctl.api.ref import Ref
 from gwctl.dataplane import CertificateRefused, DataPlaneError, Refused, ReloadFailed
 from gwctl.dataplane.client import Client, Process
@@ -21,7 +21,7 @@ from gwctl.dataplane.executor import Executor
 from gwctl.dataplane.reader import read_layout, read_state
 from gwctl.graph.certificateref import check_validity, served_secrets
 from gwctl.graph.node import Graph, ListenerKey, Problem
-from gwctl.graph.problem import certificate_refused, listener_not_programmed
+from gwctl.graph.problem import certificate_refused, fall_back, listener_not_programmed
 from gwctl.haproxy.desired import Desired, Pools, build_state
 from gwctl.haproxy.names import LOST_COPIES, Table, certificate_name, listener_slot_name, slot_mode
 from gwctl.haproxy.plan import Operation, Plan, RemoveRow, RemoveServer, SetRow, SetServer, diff, retired_servers
@@ -30,6 +30,7 @@ from gwctl.haproxy.state import State
 from gwctl.routing.virtualhost import Frontend, FrontendKey
 from gwctl.runtime.metrics import Metrics
 from gwctl.runtime.pipeline import Pipeline, advance
+from gwctl.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ class Reconciler:
         self._refused_certificates: dict[str, str] = {}
         self._retry_refused = 0.0
         self._reported: frozenset[Problem | Invalid] = frozenset()
+        self._stale: Mapping[Ref, tuple[Problem, ...]] = {}
 
     @property
     def has_resources(self) -> bool:
@@ -108,6 +110,11 @@ class Reconciler:
     def refused(self) -> Mapping[ListenerKey, str]:
         """The listeners that HAProxy did not take, and what it said."""
         return dict(self._refused_listeners())
+
+    @property
+    def stale(self) -> Mapping[Ref, tuple[Problem, ...]]:
+        """What is wrong with the resources that stand as they were before, because what they are now cannot be read."""
+        return self._stale
 
     def update(self, changes: Mapping[Ref, Resource | None]) -> None:
         """Take changes of resources in. Nothing is written before `apply`."""
@@ -253,6 +260,7 @@ class Reconciler:
         for problem in sorted(self._reported - current, key=str):
             log.info("resource problem solved", extra=_describe(problem))
         self._reported = current
+        self._stale = _find_stale(invalid, self._pipeline.snapshot)
         self._metrics.set_resources(resource.kind for resource in self._pipeline.snapshot.resources())
         conditions = ["Invalid" if isinstance(problem, Invalid) else problem.condition for problem in current]
         self._metrics.set_problems(conditions)
@@ -382,6 +390,15 @@ def _table(operation: Operation) -> str:
 def _summary(plan: Plan) -> str:
     lines = str(plan).splitlines()
     return "; ".join(lines[:10]) + (f"; … {len(lines) - 10} more" if len(lines) > 10 else "")
+
+
+def _find_stale(invalid: Iterable[Invalid], snapshot: Snapshot) -> Mapping[Ref, tuple[Problem, ...]]:
+    found: dict[Ref, tuple[Problem, ...]] = {}
+    for item in invalid:
+        if item.reason == INVALID and snapshot.get(item.subject) is not None:
+            problem = fall_back(item.subject, item.field, item.message)
+            found[item.subject] = (*found.get(item.subject, ()), problem)
+    return found
 
 
 def _describe(problem: Problem | Invalid) -> dict[str, str]:

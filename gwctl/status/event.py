@@ -73,7 +73,8 @@ def build_events(before: Statuses | None, after: Statuses) -> tuple[Event, ...]:
 
 def find_problems(outcome: Outcome, ref: Ref) -> tuple[Problem, ...]:
     """Give everything that a user must fix in an object of ours, so far as it concerns us."""
-    return tuple(_PROBLEMS.get(ref.kind, _route_problems)(outcome, ref))
+    own = tuple(_PROBLEMS.get(ref.kind, _route_problems)(outcome, ref))
+    return (*outcome.stale_problems(ref), *own)
 
 
 def to_manifest(event: Event, now: str, instance: str) -> Mapping[str, Any]:

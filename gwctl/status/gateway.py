@@ -40,13 +40,13 @@ def _sources(outcome: Outcome, ref: Ref) -> tuple[object, ...]:
     applied = outcome.applied.gateways.get(ref) if outcome.applied is not None else None
     keys = (listener.key for listener in node.listeners) if node is not None and outcome.refused else ()
     refused = tuple(outcome.refused.get(key) for key in keys)
-    return (id(node), id(applied), refused, outcome.addresses.get(ref))
+    return (id(node), id(applied), refused, outcome.addresses.get(ref), outcome.stale.get(ref))
 
 
 def _build_gateway(outcome: Outcome, node: GatewayNode) -> Status:
     applied = outcome.applied.gateways.get(node.ref) if outcome.applied is not None else None
     addresses = outcome.addresses.get(node.ref, _UNKNOWN)
-    own = [problem for problem in node.problems if problem.listener is None]
+    own = [*outcome.stale_problems(node.ref), *(problem for problem in node.problems if problem.listener is None)]
     by_listener: dict[str, list[Problem]] = {}
     for problem in node.problems:
         if problem.listener is not None:
@@ -71,7 +71,7 @@ def _build_gateway(outcome: Outcome, node: GatewayNode) -> Status:
     metadata = node.resource.metadata
     return Status(
         metadata.uid,
-        metadata.generation,
+        outcome.generation(node.ref, metadata.generation),
         conditions=conditions,
         addresses=addresses.addresses,
         listeners=listeners,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from gwctl.api.ref import Ref
-from gwctl.status.condition import Condition, judge, select
+from gwctl.status.condition import Condition, judge, select, with_notes
 from gwctl.status.feature import SUPPORTED_FEATURES
 from gwctl.status.outcome import Outcome
 from gwctl.status.status import Status
@@ -24,7 +24,8 @@ def build_gatewayclasses(outcome: Outcome, before: Outcome | None) -> Iterator[t
         yield ref, None
     for ref, resource in graph.classes.items():
         problems = [problem for problem in graph.class_problems if problem.subject == ref]
-        conditions = [judge("Accepted", select(problems, "Accepted"), "gwctl serves Gateways of this class")]
+        good = with_notes("gwctl serves Gateways of this class", outcome.stale_problems(ref))
+        conditions = [judge("Accepted", select(problems, "Accepted"), good)]
         if outcome.bundle_versions is not None:
             conditions.append(_check_versions(outcome.bundle_versions))
         metadata = resource.metadata
@@ -32,7 +33,7 @@ def build_gatewayclasses(outcome: Outcome, before: Outcome | None) -> Iterator[t
             ref,
             Status(
                 metadata.uid,
-                metadata.generation,
+                outcome.generation(ref, metadata.generation),
                 conditions=tuple(conditions),
                 supported_features=SUPPORTED_FEATURES,
             ),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from gwctl.api.ref import Ref
-from gwctl.graph.node import Graph, ListenerKey
+from gwctl.graph.node import Graph, ListenerKey, Problem
 from gwctl.snapshot import Resource
 
 
@@ -29,6 +29,13 @@ class GatewayAddresses:
     message: str = ""
 
 
+class Stale(NamedTuple):
+    """What is wrong with an object's newest ``generation``, which cannot be read."""
+
+    generation: int
+    problems: tuple[Problem, ...]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The latest graph, and how much of it is served.
@@ -36,6 +43,7 @@ class Outcome:
     ``applied`` is the graph that HAProxy was last read back to have, ``refused`` what HAProxy said to the listeners
     that it did not take. A Gateway that is not in ``addresses`` waits for them. ``bundle_versions`` are the versions of
     the Gateway API that the cluster's CRDs say they have (empty text: one that says none); None: nobody looked.
+    ``stale`` tells of objects that stand as they were before, because what they are now cannot be read.
     """
 
     graph: Graph
@@ -43,7 +51,16 @@ class Outcome:
     refused: Mapping[ListenerKey, str] = field(default_factory=_empty)
     addresses: Mapping[Ref, GatewayAddresses] = field(default_factory=_empty)
     bundle_versions: frozenset[str] | None = None
+    stale: Mapping[Ref, Stale] = field(default_factory=_empty)
 
     def resource(self, ref: Ref) -> Resource | None:
         """Give the resource that the graph was built from, whether it is ours or not."""
         return self.graph.index.snapshot.get(ref) if self.graph.index is not None else None
+
+    def generation(self, ref: Ref, served: int) -> int:
+        """Give the generation that a status is about, when that of what is served is known."""
+        return self.stale[ref].generation if ref in self.stale else served
+
+    def stale_problems(self, ref: Ref) -> tuple[Problem, ...]:
+        """Give what is wrong with an object that stands as it was before."""
+        return self.stale[ref].problems if ref in self.stale else ()

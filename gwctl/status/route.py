@@ -11,15 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from gwctl.api.ref import Ref
 from gwctl.api.wire import GATEWAY_GROUP, ParentReference
 from gwctl.graph.node import Graph, Problem, RouteNode
+from gwctl.graph.problem import DROPPED_RULE, FALL_BACK
 from gwctl.status.condition import Condition, judge, other, select, warn, with_notes
 from gwctl.status.outcome import Outcome
 from gwctl.status.status import ParentStatus, Status
 
 PARENTS: Mapping[str, Callable[[Graph], Mapping[Ref, object]]] = {"Gateway": lambda graph: graph.gateways}
 """The kinds that a route can attach to, and those of each that are ours."""
-
-DROPPED_RULE = "Dropped Rule: "
-"""What a message of PartiallyInvalid must begin with (RouteConditionPartiallyInvalid)."""
 
 _CONDITIONS = frozenset({"Accepted", "ResolvedRefs", "PartiallyInvalid"})
 
@@ -40,19 +38,21 @@ def build_routes(outcome: Outcome, before: Outcome | None) -> Iterator[tuple[Ref
         old, new = before.graph.routes, graph.routes
         kept = set(map(id, old.values())) & set(map(id, new.values()))
         changed = {ref for nodes in (old, new) for ref, node in nodes.items() if id(node) not in kept}
-    for ref in changed:
+    stale = {ref for ref, _ in outcome.stale.items() ^ before.stale.items()} if before is not None else set()
+    for ref in {*changed, *(stale & graph.routes.keys())}:
         node = graph.routes.get(ref)
-        yield ref, _build_route(node, graph) if node is not None else None
+        yield ref, _build_route(node, outcome) if node is not None else None
 
 
-def _build_route(node: RouteNode, graph: Graph) -> Status:
+def _build_route(node: RouteNode, outcome: Outcome) -> Status:
+    graph, stale = outcome.graph, outcome.stale_problems(node.ref)
     parents = tuple(
-        ParentStatus(parent, _judge_parent([item for item in node.problems if item.parent in (None, index)]))
+        ParentStatus(parent, _judge_parent([*stale, *(p for p in node.problems if p.parent in (None, index))]))
         for index, parent in enumerate(node.resource.spec.parent_refs)
         if is_ours(parent, node.ref, graph)
     )
     metadata = node.resource.metadata
-    return Status(metadata.uid, metadata.generation, parents=parents)
+    return Status(metadata.uid, outcome.generation(node.ref, metadata.generation), parents=parents)
 
 
 def is_ours(parent: ParentReference, route: Ref, graph: Graph) -> bool:
@@ -67,8 +67,9 @@ def _judge_parent(problems: Sequence[Problem]) -> tuple[Condition, ...]:
     accepted = judge("Accepted", select(problems, "Accepted"), message)
     # It must not be there for a route that is not accepted (RouteConditionPartiallyInvalid).
     partial = select(problems, "PartiallyInvalid") if accepted.status == "True" else []
+    falls_back = bool(partial) and partial[0].message.startswith(FALL_BACK)
     return (
         accepted,
         judge("ResolvedRefs", select(problems, "ResolvedRefs"), "all references are resolved"),
-        *warn("PartiallyInvalid", partial, DROPPED_RULE),
+        *warn("PartiallyInvalid", partial, FALL_BACK if falls_back else DROPPED_RULE),
     )

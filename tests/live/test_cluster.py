@@ -26,7 +26,9 @@ from tests.live.cluster import (
 from tests.live.gateway import wait_for
 from tests.manifests import (
     CONTROLLER,
+    backend,
     endpoints,
+    prefix_rule,
 )
 
 
@@ -138,6 +140,27 @@ async def test_what_someone_else_makes_of_a_status_is_mended(dataplane: DataPlan
         spoilt = [{**item, "status": "True"} for item in found["status"]["conditions"]]
         server.put({**found, "status": {**found["status"], "conditions": spoilt}})
         await server.until(lambda: programmed(server)["status"] == "False", 30)
+
+
+async def test_a_route_that_can_no_longer_be_read_is_served_as_it_was(dataplane: DataPlane, server: ApiServer) -> None:
+    async with EchoBackend("web") as echo:
+        for manifest in site(echo.port):
+            server.put(manifest)
+        async with Replica(dataplane, "one").running():
+            await server.until(lambda: len(gateway_services(server)) == 2, 30)
+            give_addresses(server)
+            await server.until(lambda: programmed(server)["status"] == "True", 30)
+            good = server.object("HTTPRoute", "web")
+            server.put({**good, "spec": {**good["spec"], "rules": [{**prefix_rule("/", backend("web")), "name": 5}]}})
+
+            def told() -> str:
+                (parent,) = server.object("HTTPRoute", "web")["status"]["parents"]
+                return str(condition(parent, "PartiallyInvalid").get("message", ""))
+
+            await server.until(lambda: told().startswith("Fall Back: spec.rules[0].name: "), 30)
+            assert (await fetch(20001, Request("GET", "a.test", "/x"))).status == 200
+            server.put(good)
+            await server.until(lambda: told() == "", 30)
 
 
 async def test_only_the_namespaces_that_are_named_are_read(dataplane: DataPlane, server: ApiServer) -> None:

@@ -7,10 +7,13 @@ import pytest
 from gwctl.graph.build import build_graph
 from gwctl.graph.gatewayservice import service_ref
 from gwctl.graph.node import Graph, ListenerKey
+from gwctl.graph.problem import fall_back
 from gwctl.snapshot import Snapshot
-from gwctl.status.outcome import GatewayAddresses, Outcome
+from gwctl.status.build import build_statuses
+from gwctl.status.outcome import GatewayAddresses, Outcome, Stale
 from tests.graph.manifests import CONTROLLER, graph_of, read_all
 from tests.status.resources import (
+    CLASS_REF,
     GATEWAY_REF,
     gateway,
     message,
@@ -18,6 +21,7 @@ from tests.status.resources import (
     of_listener,
     served,
     status_of,
+    words,
 )
 
 HTTP = "[{name: http, port: 80, protocol: HTTP}]"
@@ -205,3 +209,18 @@ def test_two_gateways_that_want_one_port() -> None:
     other = "{kind: Gateway, metadata: {name: a}, spec: {gatewayClassName: gwctl, listeners: [{name: l, port: 80, "
     outcome = served(graph_of(gateway(HTTP) + other + "protocol: HTTP}]}}"))
     assert of_listener(outcome, "http")["Accepted"] == "False/PortUnavailable"
+
+
+def test_what_cannot_be_read_any_more_stands_as_it_was() -> None:
+    before = build_statuses(served(http()))
+    problems = {
+        ref: Stale(7, (fall_back(ref, "spec.addresses[0].value", "must be an address"),))
+        for ref in (GATEWAY_REF, CLASS_REF)
+    }
+    after = build_statuses(served(http(), stale=problems), before)
+    for ref in problems:
+        told = message(after.by_ref[ref].conditions, "Accepted")
+        assert after.by_ref[ref].generation == 7
+        assert "; but " in told
+        assert told.endswith("spec.addresses[0].value: Fall Back: must be an address; what it was before is served")
+        assert words(after.by_ref[ref].conditions) == words(before.by_ref[ref].conditions)

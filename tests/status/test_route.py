@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from gwctl.api.ref import Ref
+from gwctl.graph.problem import fall_back
 from gwctl.status.build import build_statuses
+from gwctl.status.event import build_events
+from gwctl.status.outcome import Stale
 from tests.graph.manifests import GATEWAY, graph_of
-from tests.status.resources import ROUTE_REF, gateway, message, of_parents, served, status_of
+from tests.status.resources import ROUTE_REF, gateway, message, of_parents, same, served, status_of
 
 GOOD = {"Accepted": "True/Accepted", "ResolvedRefs": "True/ResolvedRefs"}
 THEIRS = (
@@ -148,3 +151,27 @@ def test_a_tcproute_whose_listener_an_older_one_has_is_accepted_and_told() -> No
     assert of_parents(outcome, first) == of_parents(outcome, second) == [GOOD]
     (parent,) = status_of(outcome, second).parents or ()
     assert "listener tcp serves the older TCPRoute default/a" in message(parent.conditions, "Accepted")
+
+
+def test_a_route_that_cannot_be_read_any_more_is_served_as_it_was() -> None:
+    graph = graph_of(GATEWAY + route())
+    before = build_statuses(served(graph))
+    problem = fall_back(ROUTE_REF, "spec.rules[0].timeouts.request", "must be a duration")
+    outcome = served(graph, stale={ROUTE_REF: Stale(7, (problem,))})
+    after = build_statuses(outcome, before)
+    assert after.changed == {ROUTE_REF}
+    assert of_parents(outcome) == [{**GOOD, "PartiallyInvalid": "True/UnsupportedValue"}]
+    assert after.by_ref[ROUTE_REF].generation == 7
+    (parent,) = after.by_ref[ROUTE_REF].parents or ()
+    assert message(parent.conditions, "PartiallyInvalid") == (
+        "Fall Back: spec.rules[0].timeouts.request: must be a duration; what it was before is served"
+    )
+    (event,) = build_events(before, after)
+    assert (event.subject, event.reason, event.field) == (
+        ROUTE_REF,
+        "UnsupportedValue",
+        "spec.rules[0].timeouts.request",
+    )
+    mended = build_statuses(served(graph), after)
+    assert mended.changed == {ROUTE_REF}
+    assert same(mended, before)
