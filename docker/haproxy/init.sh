@@ -10,6 +10,7 @@
 #   HAPROXY_HARD_STOP_AFTER  30s              how long a worker that stops waits for its last connections
 #   HAPROXY_LOG_LEVEL        info             least level that HAProxy logs
 #   HAPROXY_METRICS_PORT     8405             /metrics and /healthz of HAProxy itself; 0: none
+#   HAPROXY_IPV6             false            true: HAProxy's own port is open on IPv6 too
 #   DATAPLANE_LOG_LEVEL      warning          least level that the Data Plane API logs
 # Out: in GWCTL_DATA the folders below, `password`, `haproxy.cfg` and `dataplaneapi.yaml`, readable by this user only.
 #
@@ -48,6 +49,7 @@ nbthread=$(value HAPROXY_NBTHREAD '' '([1-9][0-9]{0,3})?' 'a number above 0')
 hard_stop_after=$(value HAPROXY_HARD_STOP_AFTER 30s '[1-9][0-9]*(ms|s|m|h|d)' 'a time such as 30s')
 log_level=$(value HAPROXY_LOG_LEVEL info "$levels" "one of $levels")
 metrics_port=$(value HAPROXY_METRICS_PORT 8405 '0|[1-9][0-9]{0,4}' 'a port, or 0 for none')
+ipv6=$(value HAPROXY_IPV6 false 'true|false' 'true or false')
 api_log_level=$(value DATAPLANE_LOG_LEVEL warning 'trace|debug|info|warning|error' 'trace, debug, info, warning or error')
 
 haproxy=$(command -v haproxy) || fail "haproxy is not on PATH"
@@ -85,6 +87,7 @@ CFG
 frontend metrics
   mode http
   bind :$metrics_port
+$([ "$ipv6" = false ] || echo "  bind :::$metrics_port v6only")
   monitor-uri /healthz
   http-request use-service prometheus-exporter if { path /metrics }
   http-request return status 404

@@ -69,12 +69,20 @@ _TCP_LOG_FORMAT = (
 )
 
 
+ANY_IPV4 = "*"
+ANY_IPV6 = "::"
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the Data Plane API keeps files, as absolute directories without a final slash."""
+    """Where the Data Plane API keeps files, as absolute directories without a final slash.
+
+    ``listen``: the addresses that a frontend is bound to which has none of its own.
+    """
 
     maps: str
     general: str
+    listen: tuple[str, ...] = (ANY_IPV4,)
 
     def table(self, table: Table) -> str:
         """Give the path of a table's file, by which the program names it."""
@@ -83,6 +91,11 @@ class Layout:
     def crt_list(self, name: str) -> str:
         """Give the path of a crt-list, by which HAProxy knows it."""
         return f"{self.general}/{name}"
+
+
+def listen_on(*, ipv6: bool) -> tuple[str, ...]:
+    """Give the addresses for `Layout.listen`. One for both families would show IPv4 clients as IPv6 addresses."""
+    return (ANY_IPV4, ANY_IPV6) if ipv6 else (ANY_IPV4,)
 
 
 def lua_text(layout: Layout) -> str:
@@ -136,12 +149,12 @@ def program_sections(layout: Layout) -> dict[SectionKey, Section]:
 def frontend_sections(frontend: Frontend, layout: Layout) -> Iterator[tuple[SectionKey, Section]]:
     """Give the sections of one port of a Gateway, bound to its real port; the frontend itself comes first."""
     name = frontend_name(*frontend.key)
-    return _frontend(name, frontend.mode, frontend.addresses or ("*",), frontend.port, layout)
+    return _frontend(name, frontend.mode, frontend.addresses or layout.listen, frontend.port, layout)
 
 
 def listener_slot_sections(mode: Mode, port: int, layout: Layout) -> Iterator[tuple[SectionKey, Section]]:
     """Give a listener slot: frontends that serve nothing until rows name them."""
-    return _frontend(listener_slot_name(port), mode, ("*",), port, layout)
+    return _frontend(listener_slot_name(port), mode, layout.listen, port, layout)
 
 
 _DEFAULTS: dict[Mode, str] = {
@@ -157,7 +170,10 @@ def _frontend(
     name: str, mode: Mode, addresses: tuple[str, ...], port: int, layout: Layout
 ) -> Iterator[tuple[SectionKey, Section]]:
     tls = _tls(name, layout, _HTTP_ALPN) if mode == "https" else {}
-    binds = [{"address": address, "port": port, **tls} for address in addresses]
+    binds = [
+        {"address": address, "port": port, **({"v6only": True} if address == ANY_IPV6 else {}), **tls}
+        for address in addresses
+    ]
     look = route_handshakes(layout.table(Table.SNI), layout.table(Table.SERVICES)) if mode == "tls" else ()
     yield _bound(name, _DEFAULTS[mode], binds, look)
     if mode != "tls":

@@ -47,7 +47,7 @@ class ServiceSettings:
     ``controller`` tells the Services of one gwctl from those of another. ``namespace``: that of gwctl's pods, which
     ``selector`` selects. ``type``: LoadBalancer, ClusterIP or NodePort.
     ``aliases``: whether a Gateway gets an alias in its own namespace; ``cluster_domain`` completes the name that
-    it stands for.
+    it stands for. ``dual_stack``: ask for addresses of both families where the cluster has both.
     """
 
     controller: str
@@ -58,6 +58,7 @@ class ServiceSettings:
     external_traffic_policy: str = ""
     aliases: bool = True
     cluster_domain: str = "cluster.local"
+    dual_stack: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,8 @@ def _build_service(
             if slot
         ],
     }
+    if settings.dual_stack:
+        spec["ipFamilyPolicy"] = "PreferDualStack"
     if settings.external_traffic_policy and settings.type != "ClusterIP":
         spec["externalTrafficPolicy"] = settings.external_traffic_policy
     for address in requested_addresses(gateway.resource):

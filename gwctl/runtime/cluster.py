@@ -181,6 +181,7 @@ def _service_settings(config: Config, namespace: str) -> ServiceSettings:
         config.gateway_service_external_traffic_policy,
         config.gateway_service_aliases,
         config.cluster_domain,
+        config.ipv6,
     )
 
 

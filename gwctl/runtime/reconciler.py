@@ -25,7 +25,7 @@ from gwctl.graph.problem import certificate_refused, fall_back, listener_not_pro
 from gwctl.haproxy.desired import Desired, Pools, build_state
 from gwctl.haproxy.names import LOST_COPIES, Table, certificate_name, listener_slot_name, slot_mode
 from gwctl.haproxy.plan import Operation, Plan, RemoveRow, RemoveServer, SetRow, SetServer, diff, retired_servers
-from gwctl.haproxy.program import Layout, frontend_sections
+from gwctl.haproxy.program import Layout, frontend_sections, listen_on
 from gwctl.haproxy.state import State
 from gwctl.routing.virtualhost import Frontend, FrontendKey
 from gwctl.runtime.metrics import Metrics
@@ -69,11 +69,13 @@ class Reconciler:
         metrics: Metrics,
         *,
         service_namespace: str | None = None,
+        ipv6: bool = False,
     ) -> None:
         self._client = client
         self._controller_name = controller_name
         self._service_namespace = service_namespace
         self._pools = pools
+        self._listen = listen_on(ipv6=ipv6)
         self._metrics = metrics
         self._executor: Executor | None = None
         self._pipeline: Pipeline | None = None
@@ -314,7 +316,8 @@ class Reconciler:
 
     async def _read(self) -> State:
         if self._executor is None:
-            self._executor = Executor(self._client, await read_layout(self._client))
+            layout = replace(await read_layout(self._client), listen=self._listen)
+            self._executor = Executor(self._client, layout)
         self._process = await self._client.process()
         self._actual = await read_state(self._client)
         return self._actual

@@ -72,6 +72,7 @@ async def run(config: Config, health: Health | None = None) -> None:
             _pools(config, has_listener_slots=cluster is not None and cluster.service_namespace is not None),
             metrics,
             service_namespace=cluster.service_namespace if cluster is not None else None,
+            ipv6=config.ipv6,
         )
         pending = Pending()
         async with asyncio.TaskGroup() as tasks:

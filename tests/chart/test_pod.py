@@ -243,6 +243,7 @@ def test_the_init_container_understands_its_variables(helm: Helm, haproxy: Path,
             "logLevel": "err",
         },
         "dataplane": {"logLevel": "debug"},
+        "ipv6": True,
     }
     variables = environment(helm.render(values).container("init"))
     folders = {"GWCTL_DATA": str(tmp_path / "data"), "GWCTL_RUN": str(tmp_path / "run")}
@@ -253,6 +254,7 @@ def test_the_init_container_understands_its_variables(helm: Helm, haproxy: Path,
     lines = {line.strip() for line in (tmp_path / "data" / "haproxy.cfg").read_text(encoding="utf-8").splitlines()}
     assert lines >= {
         "maxconn 1000000", "fd-hard-limit 2012000", "nbthread 2", "hard-stop-after 7s", "bind :8406",
+        "bind :::8406 v6only",
         "log stdout format raw local0 err",
     }  # fmt: skip
     assert "log_level: debug" in (tmp_path / "data" / "dataplaneapi.yaml").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -85,6 +86,13 @@ def test_a_gateway_gets_a_service_beside_the_pods_and_an_alias_beside_itself() -
     assert alias["spec"]["externalName"] == f"{service['metadata']['name']}.gwctl-system.svc.cluster.local"
     for manifest in (service, alias):
         assert manifest["metadata"]["labels"]["gateway.networking.k8s.io/gateway-name"] == "web"
+
+
+def test_both_families_are_asked_for_where_haproxy_listens_on_both() -> None:
+    cluster = Cluster(CLASS + gateway())
+    cluster.settings = replace(SETTINGS, dual_stack=True)
+    cluster.settle()
+    assert cluster.service("gw-default-web-")["spec"]["ipFamilyPolicy"] == "PreferDualStack"
 
 
 def test_gateways_on_one_port_get_slots_of_their_own_and_keep_them() -> None:

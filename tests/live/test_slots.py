@@ -12,11 +12,12 @@ from gwctl.dataplane.client import Client
 from gwctl.dataplane.reader import read_state
 from gwctl.graph.gatewayservice import service_ref
 from gwctl.haproxy.desired import Pools
+from gwctl.haproxy.names import listener_slot_port
 from gwctl.routing.request import Request
 from gwctl.runtime.metrics import Metrics
 from gwctl.runtime.reconciler import Reconciler
 from tests.harness import DataPlane, EchoBackend, TcpEcho
-from tests.http1 import fetch
+from tests.http1 import Connection, fetch
 from tests.manifests import (
     CONTROLLER,
     Manifest,
@@ -117,5 +118,34 @@ async def test_a_slot_beyond_the_pool_makes_it_grow(dataplane: DataPlane) -> Non
         reconciler.update(parse(manifests))
         await reconciler.apply()
         assert (await fetch(20006, Request("GET", "a.test", "/"))).status == 200
-        frontends = [name for kind, name in (await read_state(client)).sections if kind == "frontends"]
-        assert len(frontends) == 8 + 2
+        slots = [name for _, name in (await read_state(client)).sections if listener_slot_port(name)]
+        assert len(slots) == 8 + 2
+
+
+async def test_slots_listen_on_ipv6_where_that_is_asked_for(dataplane: DataPlane) -> None:
+    async with (
+        EchoBackend("web") as echo,
+        Client(dataplane.url, dataplane.username, dataplane.password) as client,
+    ):
+        reconciler = Reconciler(client, CONTROLLER, POOLS, Metrics(), service_namespace=NAMESPACE, ipv6=True)
+        reconciler.update(
+            parse(
+                [
+                    gateway_class(),
+                    named_gateway("one", listener("http", 80)),
+                    gateway_service("one", {80: 20002}),
+                    http_route("one", [prefix_rule("/one", backend("web"))], parents=({"name": "one"},)),
+                    service("web"),
+                    *endpoints("web", [("127.0.0.1", echo.port)]),
+                ]
+            )
+        )
+        await reconciler.apply()
+        for address in ("127.0.0.1", "::1"):
+            async with Connection(20002, address) as connection:
+                assert (await connection.send(Request("GET", "a.test", "/one"))).status == 200
+        worker = await dataplane.worker()
+        observation = await reconciler.observe()
+        assert observation is not None
+        assert await reconciler.repair(observation)
+        assert await dataplane.worker() == worker

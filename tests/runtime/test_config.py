@@ -47,6 +47,7 @@ def test_every_option_has_three_spellings(option: object, tmp_path: Path) -> Non
         "gateway_service_aliases": "false",
         "publish_service": "a/b",
         "shutdown_delay": "15s",
+        "ipv6": "true",
     }
     assert option in OPTIONS.values()
     for name, known in OPTIONS.items():

@@ -100,6 +100,7 @@ annotations:
       "https-listeners" (int .Values.gwctl.httpsListeners)
       "tls-listeners" (int .Values.gwctl.tlsListeners)
       "tcp-listeners" (int .Values.gwctl.tcpListeners)
+      "ipv6" .Values.ipv6
       "resync-interval" (int .Values.gwctl.resyncIntervalSeconds)
       "metrics-address" (printf ":%d" (int .Values.gwctl.metricsPort))
       "log-level" .Values.gwctl.logLevel

@@ -132,6 +132,8 @@ spec:
           value: {{ $values.haproxy.logLevel }}
         - name: HAPROXY_METRICS_PORT
           value: {{ int $values.haproxy.metricsPort | quote }}
+        - name: HAPROXY_IPV6
+          value: {{ $values.ipv6 | quote }}
         - name: DATAPLANE_LOG_LEVEL
           value: {{ $values.dataplane.logLevel }}
         {{- with $values.haproxy.extraEnv }}
