@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from tests.certificates import Pair
 from tests.harness import free_port
 
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
@@ -34,17 +35,20 @@ CALL_SECONDS = 20.0
 
 
 class GrpcEcho(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """A gRPC server in this process, without TLS. It has every service; a method's name says what it does.
+    """A gRPC server in this process, with TLS where it gets a certificate. It has every service.
+
+    A method's name says what it does.
 
     ``Fail`` ends with FAILED_PRECONDITION. ``Count`` streams as many messages as the request says. ``Sum`` adds up
     the lengths of a stream. ``Chat`` answers each message before the next. ``Wait`` sends one message and then is
     silent until `release` is set. Every other method is unary and answers with JSON: name, path, metadata.
     """
 
-    def __init__(self, name: str, port: int = 0) -> None:
+    def __init__(self, name: str, port: int = 0, *, pair: Pair | None = None) -> None:
         self.name = name
         self.port = port or free_port()
         self.calls = 0
+        self._pair = pair
         self.lengths: list[int] = []
         self.release = asyncio.Event()
         self.cancelled = asyncio.Event()
@@ -53,7 +57,11 @@ class GrpcEcho(grpc.GenericRpcHandler):  # type: ignore[misc]
     async def __aenter__(self) -> Self:
         self._server = grpc.aio.server()
         self._server.add_generic_rpc_handlers((self,))
-        self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        if self._pair is None:
+            self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        else:
+            pairs = [(self._pair.key.encode(), self._pair.certificate.encode())]
+            self._server.add_secure_port(f"127.0.0.1:{self.port}", grpc.ssl_server_credentials(pairs))
         await self._server.start()
         return self
 

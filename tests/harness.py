@@ -359,8 +359,9 @@ class EchoBackend:
     seconds. A WebSocket is opened, and all bytes that come after that are sent back.
     """
 
-    def __init__(self, name: str, port: int = 0, host: str = "127.0.0.1") -> None:
+    def __init__(self, name: str, port: int = 0, host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None) -> None:
         self.name = name
+        self.tls = tls
         self.host = host
         self.port = port
         self.requests = 0
@@ -383,7 +384,7 @@ class EchoBackend:
         self.port = self.port or free_port()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: _EchoProtocol(self), self.host, self.port, backlog=1024, reuse_address=True
+            lambda: _EchoProtocol(self), self.host, self.port, backlog=1024, reuse_address=True, ssl=self.tls
         )
 
     async def stop(self) -> None:

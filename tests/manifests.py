@@ -70,6 +70,31 @@ def endpoints(
     return slices
 
 
+def config_map(name: str, *authorities: str, namespace: str = "default") -> Manifest:
+    """A ConfigMap with certificate authorities in PEM."""
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"ca.crt": "".join(authorities)}}
+
+
+def backend_tls_policy(
+    name: str,
+    service: str,
+    *config_maps: str,
+    hostname: str = "backend.test",
+    section: str = "",
+    created: str = "",
+    **validation: Any,
+) -> Manifest:
+    """A BackendTLSPolicy for a Service, or one port of it, that trusts the authorities of ConfigMaps."""
+    target = {"group": "", "kind": "Service", "name": service, **({"sectionName": section} if section else {})}
+    references = [{"group": "", "kind": "ConfigMap", "name": item} for item in config_maps]
+    validation = {"hostname": hostname, **({"caCertificateRefs": references} if references else {}), **validation}
+    made = _object(GATEWAY_API, "BackendTLSPolicy", name, "default", {"targetRefs": [target], "validation": validation})
+    if created:
+        made["metadata"]["creationTimestamp"] = created
+    return made
+
+
 def gateway_class(name: str = "haproxy", controller: str = CONTROLLER) -> Manifest:
     """A GatewayClass of ours."""
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import Self
 
 from gwctl.routing.request import Request
 from tests.certificates import Pair
+from tests.harness import EchoBackend
 from tests.http1 import Connection, Response
 
 
@@ -89,6 +91,37 @@ async def wait_for_greeting(port: int, name: str, wanted: tuple[str, bytes] | No
     except TimeoutError:
         shown = found[0] if found is not None else None
         raise AssertionError(f"{name!r} at port {port} leads to {shown} or shows another certificate") from None
+
+
+class TlsBackend(EchoBackend):
+    """An `EchoBackend` behind TLS that remembers its handshakes: the names that were asked for and certificates shown.
+
+    ``authority``: it asks clients for a certificate of that, and goes on without where ``required`` is False.
+    """
+
+    def __init__(self, name: str, pair: Pair, *, authority: str = "", required: bool = True) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            context = server_context(pair, Path(folder))
+        context.set_alpn_protocols(["http/1.1"])
+        context.sni_callback = self._note
+        if authority:
+            context.load_verify_locations(cadata=authority)
+            context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+        super().__init__(name, tls=context)
+        self._handshakes: list[tuple[str | None, ssl.SSLObject]] = []
+
+    def _note(self, session: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+        self._handshakes.append((name, session))
+
+    @property
+    def names(self) -> list[str | None]:
+        """The names that were asked for, of handshakes that may have failed."""
+        return [name for name, _ in self._handshakes]
+
+    @property
+    def last(self) -> ssl.SSLObject:
+        """The latest handshake."""
+        return self._handshakes[-1][1]
 
 
 class TlsStream:

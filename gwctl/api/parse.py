@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gwctl.api import wire
+from gwctl.api.backendtlspolicy import BackendTLSPolicy
 from gwctl.api.configmap import ConfigMap
 from gwctl.api.endpointslice import EndpointSlice
 from gwctl.api.gateway import CONTROLLER_PATTERN, Gateway, GatewayClass
@@ -41,6 +42,7 @@ Resource = (
     | Namespace
     | Secret
     | ConfigMap
+    | BackendTLSPolicy
 )
 
 INVALID = "Invalid"
@@ -58,7 +60,7 @@ _GATEWAY_KINDS: dict[str, tuple[type[Resource] | None, frozenset[str]]] = {
     "ReferenceGrant": (ReferenceGrant, frozenset({"v1", "v1beta1", "v1alpha2"})),
     "UDPRoute": (None, frozenset({"v1", "v1alpha2"})),
     "ListenerSet": (None, frozenset({"v1"})),
-    "BackendTLSPolicy": (None, frozenset({"v1", "v1alpha2", "v1alpha3"})),
+    "BackendTLSPolicy": (BackendTLSPolicy, frozenset({"v1", "v1alpha3"})),
 }
 _CORE_KINDS: dict[str, type[Resource]] = {
     "Service": Service,

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import click
 
-from gwctl.api.gateway import Gateway, GatewayClass
 from gwctl.api.parse import Invalid
 from gwctl.api.ref import Ref
 from gwctl.api.wire import GATEWAY_GROUP
@@ -125,11 +124,15 @@ def _read_selector(text: str) -> tuple[str, str]:
     for known in KINDS:
         if word.lower() in (known.name.lower(), known.plural):
             kind = known.name
-    if kind is None or (kind not in ("GatewayClass", "Gateway") and not kind.endswith("Route")):
+    if kind is None or not _is_shown(kind):
         raise click.UsageError(
             f"{text!r} is not of the form KIND or KIND/NAME, with a kind such as gateway or httproute"
         )
     return kind, name
+
+
+def _is_shown(kind: str) -> bool:
+    return kind in ("GatewayClass", "Gateway", "BackendTLSPolicy") or kind.endswith("Route")
 
 
 def _read_items(config: Config) -> tuple[list[Item], tuple[Invalid, ...]]:
@@ -154,7 +157,7 @@ def _read_item(manifest: Json) -> Item:
 def _items_of_manifests(result: Result, controller_name: str) -> Iterator[Item]:
     statuses = build_statuses(Outcome(result.pipeline.graph)).by_ref
     for resource in result.pipeline.snapshot.resources():
-        if not isinstance(resource, GatewayClass | Gateway) and not resource.ref.kind.endswith("Route"):
+        if not _is_shown(resource.ref.kind):
             continue
         spec = resource.model_dump(mode="json", by_alias=True, exclude_none=True, include={"spec"})["spec"]
         desired, told = statuses.get(resource.ref), None
@@ -207,6 +210,8 @@ class Overview:
         self.classes = [item for item in classes if self._is_asked_for(item)]
         self.gateways = [item for item in ours if self._is_asked_for(item)]
         self.routes = [(item, parents) for item, parents in routes if parents and self._is_asked_for(item)]
+        policies = (item for item in ordered if item.kind == "BackendTLSPolicy" and self._is_asked_for(item))
+        self.policies = [(item, told) for item in policies if (told := list(self._ancestors(item)))]
         self.troubles = sorted({*self._unreadable(invalid), *self._troubles()})
 
     def check_selectors(self, texts: Sequence[str]) -> None:
@@ -230,6 +235,9 @@ class Overview:
             yield ""
         if self.routes:
             yield from _table(("ROUTE", "HOSTNAMES", "PARENT", "ACCEPTED", "RESOLVED"), self._route_rows())
+            yield ""
+        if self.policies:
+            yield from _table(("POLICY", "TARGETS", "GATEWAY", "ACCEPTED", "RESOLVED"), self._policy_rows())
             yield ""
         if not self._shown():
             yield f"there is nothing of {self._controller_name}"
@@ -276,11 +284,24 @@ class Overview:
                 }
                 for item, parents in self.routes
             ],
+            "policies": [
+                {
+                    "kind": item.kind,
+                    "namespace": item.namespace,
+                    "name": item.name,
+                    "targetRefs": item.spec.get("targetRefs", []),
+                    "ancestors": [
+                        {"ancestorRef": ancestor.ref, "conditions": list(ancestor.conditions or ())}
+                        for ancestor in ancestors
+                    ],
+                }
+                for item, ancestors in self.policies
+            ],
             "problems": [trouble._asdict() for trouble in self.troubles],
         }
 
     def _shown(self) -> list[Item]:
-        return [*self.classes, *self.gateways, *(item for item, _ in self.routes)]
+        return [*self.classes, *self.gateways, *(item for item, _ in (*self.routes, *self.policies))]
 
     def _is_asked_for(self, item: Item | Ref) -> bool:
         if self._namespace is not None and item.namespace != self._namespace:
@@ -307,6 +328,14 @@ class Overview:
                 found.append(Parent(ref, name, None, exists=False))
         return found
 
+    def _ancestors(self, policy: Item) -> Iterator[Parent]:
+        """The Gateways of ours for which something was told of a policy."""
+        for entry in policy.status.get("ancestors") or []:
+            if entry.get("controllerName") == self._controller_name:
+                ref = entry.get("ancestorRef") or {}
+                name = f"{ref.get('namespace') or policy.namespace}/{ref.get('name')}"
+                yield Parent(ref, name, entry.get("conditions") or [])
+
     def _listener_rows(self) -> Iterator[tuple[str, ...]]:
         for item in self.gateways:
             addresses = ", ".join(str(entry.get("value")) for entry in item.status.get("addresses") or []) or "-"
@@ -329,6 +358,16 @@ class Overview:
                 told = {"conditions": parent.conditions or []}
                 yield (str(item), hostnames, parent.name, _word(told, "Accepted"), _word(told, "ResolvedRefs"))
 
+    def _policy_rows(self) -> Iterator[tuple[str, ...]]:
+        for item, ancestors in self.policies:
+            targets = ", ".join(
+                ":".join(filter(None, (target["name"], target.get("sectionName"))))
+                for target in item.spec["targetRefs"]
+            )
+            for ancestor in ancestors:
+                told = {"conditions": ancestor.conditions or []}
+                yield (str(item), targets, ancestor.name, _word(told, "Accepted"), _word(told, "ResolvedRefs"))
+
     def _unreadable(self, invalid: Iterable[Invalid]) -> Iterator[Trouble]:
         for item in invalid:
             if self._is_asked_for(item.subject):
@@ -348,6 +387,10 @@ class Overview:
                     yield Trouble(str(item), part, "", "Missing", "there is no such Gateway")
                 else:
                     yield from self._wrong(item, part, parent.conditions or ())
+
+        for item, ancestors in self.policies:
+            for ancestor in ancestors:
+                yield from self._wrong(item, f"gateway {ancestor.name}", ancestor.conditions or ())
 
     def _wrong(self, item: Item, part: str, conditions: Sequence[Json]) -> Iterator[Trouble]:
         """What conditions say that is not as it should be, and whether they say it about the object as it is now."""

@@ -19,6 +19,7 @@ from gwctl.dataplane.certificates import CertificateOperation, Certificates
 from gwctl.dataplane.client import Client
 from gwctl.dataplane.error import (
     AlreadyExists,
+    CertificateRefused,
     DataPlaneError,
     ForeignLua,
     Refused,
@@ -28,7 +29,7 @@ from gwctl.dataplane.error import (
 )
 from gwctl.dataplane.reader import EMPTY_MAP, parse_servers, read_table
 from gwctl.haproxy.desired import is_slot
-from gwctl.haproxy.names import Table
+from gwctl.haproxy.names import SYSTEM_AUTHORITIES, Table
 from gwctl.haproxy.plan import Operation, RemoveRow, RemoveServer, SetRow, SetServer, Transaction
 from gwctl.haproxy.program import Layout, is_lua, lua_name, lua_text
 from gwctl.haproxy.state import Section, SectionKey, SectionKind, Server, State
@@ -88,8 +89,8 @@ class Executor:
                 await self._set_row(table, key, value, existing)
             case RemoveRow(table, key):
                 await self._client.delete_row(table, key)
-            case SetServer(slot, name, server, existing):
-                await self._set_server(slot, name, server, existing)
+            case SetServer():
+                await self._set_server(operation)
             case RemoveServer(slot, name):
                 await self._client.change_server(slot, name, {"admin_state": "maint"})
             case _:
@@ -104,14 +105,19 @@ class Executor:
                 pass
         await self._client.set_row(table, key, value)
 
-    async def _set_server(self, slot: str, name: str, server: Server, existing: bool) -> None:
+    async def _set_server(self, operation: SetServer) -> None:
+        slot, name, server = operation.slot, operation.name, operation.server
         address = {"address": server.address, "port": server.port}
-        if not existing:
+        if not operation.existing:
             try:
-                await self._client.add_server(slot, {"name": name, **address, **server.options})
+                await self._client.add_server(slot, {"name": name, **address, **operation.options})
                 address = {}
             except AlreadyExists:
                 pass
+            except Refused as error:
+                if operation.options.get("ssl_cafile") == SYSTEM_AUTHORITIES:
+                    raise CertificateRefused(SYSTEM_AUTHORITIES, error.reason) from None
+                raise
         await self._client.change_server(slot, name, {**address, "admin_state": server.state})
 
     async def _replace_table(self, phase: list[Operation], actual: State) -> bool:
@@ -320,17 +326,17 @@ def _sections_to_write(
     yield from ((key, section) for key, section in transaction.sections if not is_slot(key) or section is None)
     for key, section in transaction.state.sections.items():
         if is_slot(key):
-            wanted = _with_servers(section, transaction.state.servers.get(key.name, {}))
+            wanted = _with_servers(section, transaction.state, transaction.state.servers.get(key.name, {}))
             if key in changed or existing.get(key) != wanted:
                 yield key, wanted
 
 
-def _with_servers(section: Section, servers: Mapping[str, Server]) -> Section:
+def _with_servers(section: Section, state: State, servers: Mapping[str, Server]) -> Section:
     ready = {name: server for name, server in sorted(servers.items()) if server.state == "ready"}
     if not ready:
         return section
     children: dict[str, Any] = {
-        name: {"name": name, "address": server.address, "port": server.port, **server.options}
+        name: {"name": name, "address": server.address, "port": server.port, **state.options_of(server)}
         for name, server in ready.items()
     }
     return {**section, "servers": children}

@@ -19,6 +19,7 @@ from gwctl.haproxy.state import (
     Servers,
     State,
     protocol_of,
+    tls_of,
 )
 
 
@@ -118,7 +119,7 @@ def parse_servers(servers: Iterable[dict[str, Json]]) -> Servers:
 
 
 def _server(name: str, item: dict[str, Json]) -> Server:
-    return Server(str(item["address"]), int(item["port"]), _state(item), protocol_of(name))
+    return Server(str(item["address"]), int(item["port"]), _state(item), protocol_of(name), tls_of(name))
 
 
 def _state(item: dict[str, Json]) -> AdminState:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from cryptography import x509
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from gwctl.api.configmap import CA_KEY, ConfigMap
+from gwctl.graph.node import Authorities
 
 AUTHORITIES_LIMIT = 120_000
 """Longest set of authorities, in bytes of PEM: HAProxy takes 131,072 in one command (tune.cli.max-payload-size)."""
@@ -26,18 +26,6 @@ AUTHORITIES_LIMIT = 120_000
 _SMALLEST_RSA = 2048
 _IDENTITY_BYTES = 16
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Authorities:
-    """A set of certificate authorities that others are verified by.
-
-    ``identity`` is a hash of them, so sets of the same certificates are one, whatever objects they come from. ``pem``
-    is what HAProxy reads.
-    """
-
-    identity: str
-    pem: str
 
 
 def read_authorities(config_map: ConfigMap) -> tuple[str, ...] | str:

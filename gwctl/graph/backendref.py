@@ -12,7 +12,7 @@ from typing import NamedTuple
 from gwctl.api.ref import Ref
 from gwctl.api.wire import BackendObjectReference
 from gwctl.graph import problem
-from gwctl.graph.node import Problem, ServicePort
+from gwctl.graph.node import Policies, Problem, ServicePort
 from gwctl.graph.referencegrant import reference_is_permitted
 from gwctl.snapshot import Snapshot
 
@@ -27,8 +27,13 @@ class ResolvedBackend(NamedTuple):
     problem: Problem | None
 
 
-def resolve_backend(snapshot: Snapshot, route: Ref, ref: BackendObjectReference, field: str) -> ResolvedBackend:
-    """Resolve a reference of a route to a backend; ``field`` is its path in the route."""
+def resolve_backend(
+    snapshot: Snapshot, policies: Policies, route: Ref, ref: BackendObjectReference, field: str
+) -> ResolvedBackend:
+    """Resolve a reference of a route to a backend; ``field`` is its path in the route.
+
+    A Service whose policy cannot be honoured leads nowhere, and that is the policy's problem.
+    """
     if ref.group != "" or ref.kind != "Service":
         return _nowhere(None, problem.invalid_kind(route, f"{field}.kind", ref.group, ref.kind))
     target = Ref("Service", ref.namespace or route.namespace, ref.name)
@@ -50,7 +55,10 @@ def resolve_backend(snapshot: Snapshot, route: Ref, ref: BackendObjectReference,
             message = f"port {ref.port} of {target} is for {port.app_protocol}, which carries no gRPC"
             return _nowhere(target, problem.unsupported_backend_protocol(route, f"{field}.port", message))
         if port.protocol == "TCP":
-            found = ServicePort(target.namespace, target.name, port.port, port.app_protocol or "")
+            tls = policies.tls(target, port.name)
+            if tls is None and not policies.is_plain(target, port.name):
+                return ResolvedBackend(None, target, None)
+            found = ServicePort(target.namespace, target.name, port.port, port.app_protocol or "", tls)
             return ResolvedBackend(found, target, None)
     message = f"port {ref.port} of {target} is for {ports[0].protocol} only"
     return _nowhere(target, problem.unsupported_backend_protocol(route, f"{field}.port", message))

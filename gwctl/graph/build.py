@@ -1,9 +1,9 @@
 """Snapshot in, Graph out.
 
 The surprising fact: upon a previous graph only what the change can reach is built again, and the result is
-the same. Routes are reached by their own change and by that of a Service they refer to, which need not exist;
-EndpointSlices reach one Service's endpoints; Secrets reach the certificates of listeners; a Gateway, a GatewayClass
-or a ReferenceGrant reaches everything.
+the same. Routes are reached by their own change and by that of a Service they refer to, which need not exist, or of a
+policy for it; EndpointSlices reach one Service's endpoints; Secrets reach the certificates of Gateways; a Gateway, a
+GatewayClass or a ReferenceGrant reaches everything.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from gwctl.api.wire import BackendObjectReference, BackendRef
 from gwctl.graph import problem
 from gwctl.graph.attach import attach_route
 from gwctl.graph.backendref import resolve_backend
-from gwctl.graph.certificateref import resolve_certificates, secrets_of
+from gwctl.graph.backendtls import find_config_maps, judge_policies, services_of
+from gwctl.graph.certificateref import Resolved, resolve_certificates, secrets_of
 from gwctl.graph.conflict import RIVALS, find_losers, find_tcp_losers, find_tls_losers, hostnames_at, overlap
 from gwctl.graph.endpoints import resolve_endpoints
 from gwctl.graph.gatewayclass import check_class, own_classes
@@ -36,7 +37,6 @@ from gwctl.graph.listener import build_gateways
 from gwctl.graph.node import (
     Attachment,
     BackendNode,
-    Certificate,
     Claim,
     Endpoint,
     FilterNode,
@@ -48,6 +48,8 @@ from gwctl.graph.node import (
     ListenerKey,
     ListenerNode,
     Loss,
+    Policies,
+    PolicyNode,
     Problem,
     Route,
     RouteNode,
@@ -88,11 +90,13 @@ def build_graph(
             return _rebuild(snapshot, previous, index, differing)
     classes = own_classes(snapshot, controller_name)
     built = build_gateways(snapshot, classes, service_namespace)
-    gateways, certificates = resolve_certificates(built.values(), snapshot)
-    draft = _Draft(snapshot, Index(snapshot, controller_name, service_namespace), gateways, certificates)
+    resolved = resolve_certificates(built.values(), snapshot)
+    policies = judge_policies(snapshot)
+    index = Index(snapshot, controller_name, service_namespace, policies=policies)
+    draft = _Draft(snapshot, index, resolved)
     routes = (snapshot.http_routes, snapshot.grpc_routes, snapshot.tcp_routes, snapshot.tls_routes)
     for route in (route for of_kind in routes for route in of_kind.values()):
-        draft.set_route(route.ref, _build_route(route, snapshot, gateways))
+        draft.set_route(route.ref, _build_route(route, snapshot, resolved.gateways, policies))
     draft.settle()
     return draft.finish(classes, previous=None)
 
@@ -122,18 +126,22 @@ def _rebuild(snapshot: Snapshot, previous: Graph, index: Index, changed: set[Ref
     services = {ref for ref in changed if ref.kind == "Service"}
     for ref in services:
         routes |= index.referrers.get(ref, frozenset())
+    policies = _judge_changed(snapshot, index, changed)
+    for ref in index.policies.verdicts.keys() | policies.verdicts.keys() if policies is not index.policies else ():
+        if index.policies.verdicts.get(ref) != policies.verdicts.get(ref):
+            routes |= index.referrers.get(ref, frozenset())
     dirty = set(services)
     for ref in changed:
         if ref.kind == "EndpointSlice":
             for entry in (index.snapshot.get(ref), snapshot.get(ref)):
                 if isinstance(entry, EndpointSlice) and entry.service is not None:
                     dirty.add(entry.service)
-    gateways, certificates = _resolve_changed(snapshot, previous, changed)
-    draft = _Draft(snapshot, replace(index, snapshot=snapshot), gateways, certificates, previous)
+    resolved = _resolve_changed(snapshot, previous, changed)
+    draft = _Draft(snapshot, replace(index, snapshot=snapshot, policies=policies), resolved, previous)
     for ref in sorted(routes):
         route = snapshot.get(ref)
         if isinstance(route, Route):
-            draft.set_route(ref, _build_route(route, snapshot, gateways))
+            draft.set_route(ref, _build_route(route, snapshot, resolved.gateways, policies))
         else:
             draft.set_route(ref, None)
     draft.settle()
@@ -141,18 +149,26 @@ def _rebuild(snapshot: Snapshot, previous: Graph, index: Index, changed: set[Ref
     return draft.finish(previous.classes, previous)
 
 
-def _resolve_changed(
-    snapshot: Snapshot, previous: Graph, changed: set[Ref]
-) -> tuple[Mapping[Ref, GatewayNode], Mapping[ListenerKey, tuple[Certificate, ...]]]:
+def _judge_changed(snapshot: Snapshot, index: Index, changed: set[Ref]) -> Policies:
+    """Judge the policies anew where something has changed that they depend on."""
+    kinds = {ref.kind for ref in changed}
+    if "BackendTLSPolicy" in kinds or not index.policies.by_service.keys().isdisjoint(changed):
+        return judge_policies(snapshot)
+    if "ConfigMap" in kinds and not changed.isdisjoint(find_config_maps(snapshot.backend_tls_policies.values())):
+        return judge_policies(snapshot)
+    return index.policies
+
+
+def _resolve_changed(snapshot: Snapshot, previous: Graph, changed: set[Ref]) -> Resolved:
     """Resolve the certificates of the Gateways that refer to a Secret which has changed."""
+    before = Resolved(previous.gateways, previous.certificates, previous.client_certificates)
     secrets = {ref for ref in changed if ref.kind == "Secret"}
     if not secrets:
-        return previous.gateways, previous.certificates
+        return before
     reached = [
         node for node in previous.gateways.values() if not secrets.isdisjoint(secrets_of(node.resource, snapshot))
     ]
-    gateways, certificates = resolve_certificates(reached, snapshot)
-    return {**previous.gateways, **gateways}, {**previous.certificates, **certificates}
+    return before.updated(resolve_certificates(reached, snapshot)) if reached else before
 
 
 class _Draft:
@@ -162,14 +178,14 @@ class _Draft:
         self,
         snapshot: Snapshot,
         index: Index,
-        gateways: Mapping[Ref, GatewayNode],
-        certificates: Mapping[ListenerKey, tuple[Certificate, ...]],
+        resolved: Resolved,
         previous: Graph | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.index = index
-        self.gateways = gateways
-        self.certificates = certificates
+        self.gateways = resolved.gateways
+        self.certificates = resolved.certificates
+        self.client_certificates = resolved.client_certificates
         self.routes: dict[Ref, RouteNode] = _thaw(previous.routes) if previous else {}
         self.endpoints: dict[ServicePort, tuple[Endpoint, ...]] = _thaw(previous.endpoints) if previous else {}
         self.users: dict[ServicePort, int] = index.users.copy()
@@ -213,7 +229,8 @@ class _Draft:
         for ref in services:
             service = self.snapshot.services.get(ref)
             for port in service.spec.ports if service is not None else ():
-                found = ServicePort(ref.namespace, ref.name, port.port, port.app_protocol or "")
+                tls = self.index.policies.tls(ref, port.name)
+                found = ServicePort(ref.namespace, ref.name, port.port, port.app_protocol or "", tls)
                 if found in self.users:
                     self._resolve(found)
 
@@ -238,11 +255,50 @@ class _Draft:
             MappingProxyType(self.endpoints),
             previous.class_problems if previous else _check_classes(classes),
             self.certificates,
+            self.client_certificates,
+            self._build_policies(previous),
             _differing(self.changed_routes, previous.routes, self.routes) if previous else None,
             _differing(self.changed_endpoints, previous.endpoints, self.endpoints) if previous else None,
             index,
             previous.routes if previous else None,
         )
+
+    def _build_policies(self, previous: Graph | None) -> Mapping[Ref, PolicyNode]:
+        """The nodes of the policies whose Services our Gateways have routes to."""
+        policies = self.index.policies
+        old = previous.policies if previous is not None else {}
+        if previous is None or previous.index is None or previous.index.policies is not policies:
+            touched = {*old, *policies.judged}
+        elif not policies.judged or not self.changed_routes:
+            return old
+        else:
+            routes = [table.get(ref) for ref in self.changed_routes for table in (previous.routes, self.routes)]
+            services = {ref for node in routes if node is not None for ref in node.references}
+            touched = {ref for service in services for ref in policies.by_service.get(service, ())}
+        nodes = dict(old)
+        for ref in touched:
+            node = self._build_policy(ref)
+            if node is None:
+                nodes.pop(ref, None)
+            elif nodes.get(ref) != node:
+                nodes[ref] = node
+        return MappingProxyType(nodes)
+
+    def _build_policy(self, ref: Ref) -> PolicyNode | None:
+        policy = self.snapshot.backend_tls_policies.get(ref)
+        if policy is None:
+            return None
+        ancestors = {
+            Ref("Gateway", key.namespace, key.gateway)
+            for service in services_of(policy)
+            for route in self._who_refers(service)
+            for key in (*self.routes[route].attached, *(item.listener for item in self.routes[route].attachments))
+        }
+        tls, problems = self.index.policies.judged[ref]
+        return PolicyNode(ref, policy, tuple(sorted(ancestors)), tls, problems) if ancestors else None
+
+    def _who_refers(self, service: Ref) -> Collection[Ref]:
+        return self.referrers[service] if service in self.referrers else self.index.referrers.get(service, ())
 
     def _put(self, ref: Ref, node: RouteNode | None) -> None:
         old = self.routes.get(ref)
@@ -368,12 +424,14 @@ def _left(attachment: Attachment, loss: Loss | None) -> Attachment | None:
     return replace(attachment, hostnames=names) if names else None
 
 
-def _build_route(route: Route, snapshot: Snapshot, gateways: Mapping[Ref, GatewayNode]) -> RouteNode | None:
+def _build_route(
+    route: Route, snapshot: Snapshot, gateways: Mapping[Ref, GatewayNode], policies: Policies
+) -> RouteNode | None:
     """The node of a route, as if it were alone; None when all its parents are those of others."""
     attached = attach_route(route, gateways, snapshot)
     if not attached.is_ours:
         return None
-    builder = _RuleBuilder(route, snapshot, list(attached.problems), set(attached.references))
+    builder = _RuleBuilder(route, snapshot, policies, list(attached.problems), set(attached.references))
     rules = builder.build()
     problems = builder.problems
     if route.spec.use_default_gateways == "All":
@@ -396,9 +454,12 @@ def _build_route(route: Route, snapshot: Snapshot, gateways: Mapping[Ref, Gatewa
 class _RuleBuilder:
     """Makes the rules of one route that stand, and collects what is wrong with the others and what they refer to."""
 
-    def __init__(self, route: Route, snapshot: Snapshot, problems: list[Problem], references: set[Ref]) -> None:
+    def __init__(
+        self, route: Route, snapshot: Snapshot, policies: Policies, problems: list[Problem], references: set[Ref]
+    ) -> None:
         self.route = route
         self.snapshot = snapshot
+        self.policies = policies
         self.problems = problems
         self.references = references
         self.refused: list[tuple[int, Refusal]] = []
@@ -459,7 +520,7 @@ class _RuleBuilder:
         return tuple(found)
 
     def _resolve(self, field: str, ref: BackendObjectReference) -> ServicePort | None:
-        resolved = resolve_backend(self.snapshot, self.route.ref, ref, field)
+        resolved = resolve_backend(self.snapshot, self.policies, self.route.ref, ref, field)
         if resolved.reference is not None:
             self.references.add(resolved.reference)
         if resolved.problem is not None:

@@ -1,15 +1,17 @@
-"""certificateRefs: which certificates a listener has, and why some that it names are left out.
+"""certificateRefs: which certificates a listener has, and a Gateway as a client; and why some are left out.
 
-Gateways and a snapshot in; out come certificates by listener, and the Gateways with what is wrong added. The surprising
-fact: whether a reference is allowed is asked before whether there is such a Secret, so that nothing is told across
-namespaces; and a certificate that has expired is served as any other, because clients are the ones who judge that.
+Gateways and a snapshot in; out come certificates by listener and by Gateway, and the Gateways with what is wrong added.
+The surprising fact: whether a reference is allowed is asked before whether there is such a Secret, so that nothing is
+told across namespaces; and a certificate that has expired is served as any other, because clients are the ones who
+judge that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from gwctl.api.gateway import Gateway, Listener
 from gwctl.api.ref import Ref
@@ -21,40 +23,74 @@ from gwctl.graph.node import Certificate, GatewayNode, Graph, ListenerKey, Probl
 from gwctl.graph.referencegrant import reference_is_permitted
 from gwctl.snapshot import Snapshot
 
-Certificates = dict[ListenerKey, tuple[Certificate, ...]]
-
 _TLS = ".tls"
+_CLIENT = "spec.tls.backend.clientCertificateRef"
 
 
-def resolve_certificates(
-    nodes: Iterable[GatewayNode], snapshot: Snapshot
-) -> tuple[dict[Ref, GatewayNode], Certificates]:
-    """Resolve the certificates of every listener that terminates TLS.
+class Resolved(NamedTuple):
+    """Gateways with the problems of their references as they are now, and certificates.
 
-    Gives the Gateways by Ref, with the problems of their references as they are now, and the certificates.
+    ``certificates``: those of each listener that terminates TLS. ``client_certificates``: the one of each Gateway that
+    shows one to backends.
     """
+
+    gateways: Mapping[Ref, GatewayNode]
+    certificates: Mapping[ListenerKey, tuple[Certificate, ...]]
+    client_certificates: Mapping[Ref, Certificate]
+
+    def updated(self, other: Resolved) -> Resolved:
+        """Give what is resolved now, where some Gateways were resolved anew; what is the same stays the same object."""
+        kept = {ref: item for ref, item in self.client_certificates.items() if ref not in other.gateways}
+        clients = {**kept, **other.client_certificates}
+        return Resolved(
+            {**self.gateways, **other.gateways},
+            {**self.certificates, **other.certificates},
+            self.client_certificates if clients == self.client_certificates else clients,
+        )
+
+
+def resolve_certificates(nodes: Iterable[GatewayNode], snapshot: Snapshot) -> Resolved:
+    """Resolve the certificates of every listener that terminates TLS, and those that Gateways show to backends."""
     gateways: dict[Ref, GatewayNode] = {}
-    certificates: Certificates = {}
+    certificates: dict[ListenerKey, tuple[Certificate, ...]] = {}
+    clients: dict[Ref, Certificate] = {}
     for node in nodes:
         found: list[Problem] = []
         for index, (listener, resource) in enumerate(zip(node.listeners, node.resource.spec.listeners, strict=True)):
             if listener.tls == "Terminate":
                 path = f"spec.listeners[{index}]{_TLS}"
                 certificates[listener.key] = tuple(_resolve(node.ref, path, resource, snapshot, found))
+        client = _find_client(node.resource, snapshot)
+        if isinstance(client, Problem):
+            found.append(client)
+        elif client is not None:
+            clients[node.ref] = client
         kept = [item for item in node.problems if not _is_ours(item)]
         problems = tuple(sorted((*kept, *found), key=lambda item: item.order))
         gateways[node.ref] = node if problems == node.problems else replace(node, problems=problems)
-    return gateways, certificates
+    return Resolved(gateways, certificates, clients)
 
 
 def secrets_of(gateway: Gateway, snapshot: Snapshot) -> Iterator[Ref]:
-    """Yield the Secrets that a Gateway's listeners may serve certificates of, existing or not."""
+    """Yield the Secrets that hold certificates which a Gateway may show, existing or not."""
+    for reference in _references(gateway):
+        target = _target(gateway.ref, reference)
+        if target is not None and reference_is_permitted(snapshot, gateway.ref, target):
+            yield target
+
+
+def _references(gateway: Gateway) -> Iterator[SecretObjectReference]:
     for listener in gateway.spec.listeners:
         if listener.tls is not None and listener.tls.mode == "Terminate":
-            for reference in listener.tls.certificate_refs:
-                target = _target(gateway.ref, reference)
-                if target is not None and reference_is_permitted(snapshot, gateway.ref, target):
-                    yield target
+            yield from listener.tls.certificate_refs
+    client = _client_reference(gateway)
+    if client is not None:
+        yield client
+
+
+def _client_reference(gateway: Gateway) -> SecretObjectReference | None:
+    backend = gateway.spec.tls.backend if gateway.spec.tls is not None else None
+    return backend.client_certificate_ref if backend is not None else None
 
 
 def find_secrets(snapshot: Snapshot, controller_name: str) -> frozenset[Ref]:
@@ -81,8 +117,9 @@ def check_validity(graph: Graph, now: float) -> tuple[Problem, ...]:
 
 
 def served_secrets(graph: Graph) -> dict[Ref, Certificate]:
-    """Give the certificates that listeners have, by their Secrets."""
-    return {item.secret: item for items in graph.certificates.values() for item in items}
+    """Give the certificates that listeners and Gateways have, by their Secrets."""
+    found = (*graph.certificates.values(), tuple(graph.client_certificates.values()))
+    return {item.secret: item for items in found for item in items}
 
 
 def _resolve(
@@ -110,9 +147,7 @@ def _find(
 ) -> Certificate | Problem:
     target = _target(gateway, reference)
     if target is None:
-        kind = f"{reference.group}/{reference.kind}" if reference.group else reference.kind
-        message = f"only a core Secret can be referred to, not {kind}"
-        return problem.invalid_certificate_ref(gateway, field, listener, message)
+        return problem.invalid_certificate_ref(gateway, field, listener, _not_a_secret(reference))
     if not reference_is_permitted(snapshot, gateway, target):
         return problem.certificate_ref_not_permitted(gateway, field, listener, target)
     secret = snapshot.secrets.get(target)
@@ -124,6 +159,31 @@ def _find(
     return certificate
 
 
+def _find_client(gateway: Gateway, snapshot: Snapshot) -> Certificate | Problem | None:
+    """Find what a Gateway shows to backends; where that cannot be had it shows nothing, and backends decide."""
+    reference = _client_reference(gateway)
+    if reference is None:
+        return None
+    target = _target(gateway.ref, reference)
+    if target is None:
+        return problem.invalid_client_certificate_ref(gateway.ref, _CLIENT, _not_a_secret(reference))
+    if not reference_is_permitted(snapshot, gateway.ref, target):
+        return problem.client_certificate_ref_not_permitted(gateway.ref, _CLIENT, target)
+    secret = snapshot.secrets.get(target)
+    if secret is None:
+        message = f"there is no {target} that gwctl can read"
+        return problem.invalid_client_certificate_ref(gateway.ref, _CLIENT, message)
+    certificate = read_certificate(secret)
+    if isinstance(certificate, str):
+        return problem.invalid_client_certificate_ref(gateway.ref, _CLIENT, f"{target} {certificate}")
+    return certificate
+
+
+def _not_a_secret(reference: SecretObjectReference) -> str:
+    kind = f"{reference.group}/{reference.kind}" if reference.group else reference.kind
+    return f"only a core Secret can be referred to, not {kind}"
+
+
 def _target(gateway: Ref, reference: SecretObjectReference) -> Ref | None:
     if (reference.group, reference.kind) != ("", "Secret"):
         return None
@@ -131,8 +191,9 @@ def _target(gateway: Ref, reference: SecretObjectReference) -> Ref | None:
 
 
 def _is_ours(item: Problem) -> bool:
-    """Tell whether a Gateway's problem is about certificates of a listener."""
-    return item.listener is not None and _TLS in item.field and item.condition in ("ResolvedRefs", "Programmed")
+    """Tell whether a Gateway's problem is about certificates."""
+    is_listeners = item.listener is not None and _TLS in item.field
+    return item.field == _CLIENT or (is_listeners and item.condition in ("ResolvedRefs", "Programmed"))
 
 
 def _date(seconds: int) -> str:

@@ -11,6 +11,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+from gwctl.api.backendtlspolicy import BackendTLSPolicy
 from gwctl.api.gateway import Gateway, GatewayClass
 from gwctl.api.grpcroute import GRPCRoute, GRPCRouteMatch
 from gwctl.api.httproute import HTTPRoute, HTTPRouteFilter, HTTPRouteMatch, HTTPRouteRetry, HTTPRouteTimeouts
@@ -116,13 +117,40 @@ class GatewayNode:
     problems: tuple[Problem, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Authorities:
+    """A set of certificate authorities that others are verified by.
+
+    ``identity`` is a hash of them, so sets of the same certificates are one, whatever objects they come from. ``pem``
+    is what HAProxy reads.
+    """
+
+    identity: str
+    pem: str = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BackendTLS:
+    """How connections to backends are TLS: the name that is sent and verified, and by which authorities.
+
+    ``authorities`` None: those of the system.
+    """
+
+    hostname: str
+    authorities: Authorities | None
+
+    def __str__(self) -> str:
+        return f"tls:{self.hostname}"
+
+
 class ServicePort(NamedTuple):
-    """One port of a Service that exists: what a backendRef resolves to."""
+    """One port of a Service that exists: what a backendRef resolves to. ``tls`` None: connections are plain."""
 
     namespace: str
     name: str
     port: int
     app_protocol: str = ""
+    tls: BackendTLS | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +253,44 @@ class Loss(NamedTuple):
     hostnames: tuple[str, ...] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyNode:
+    """A BackendTLSPolicy for Services that our Gateways may use.
+
+    ``ancestors`` are the Gateways of ours that have routes to one of its Services; ``tls`` what it asks for, None where
+    that cannot be had.
+    """
+
+    ref: Ref
+    resource: BackendTLSPolicy
+    ancestors: tuple[Ref, ...]
+    tls: BackendTLS | None
+    problems: tuple[Problem, ...]
+
+
+Verdicts = Mapping[str, BackendTLS | None]
+"""By the name of a Service's port, empty for all: how connections are TLS; None: there must not be any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """What all policies come to: verdicts by Service; what each asks for and its problems; the policies by Service."""
+
+    verdicts: Mapping[Ref, Verdicts] = field(default_factory=_empty)
+    judged: Mapping[Ref, tuple[BackendTLS | None, tuple[Problem, ...]]] = field(default_factory=_empty)
+    by_service: Mapping[Ref, tuple[Ref, ...]] = field(default_factory=_empty)
+
+    def is_plain(self, service: Ref, port: str) -> bool:
+        """Tell whether no policy is for a port of a Service."""
+        verdicts = self.verdicts.get(service, {})
+        return port not in verdicts and "" not in verdicts
+
+    def tls(self, service: Ref, port: str) -> BackendTLS | None:
+        """Give how connections to a port are TLS, None where no policy is for it or that cannot be honoured."""
+        verdicts = self.verdicts.get(service, {})
+        return verdicts[port] if port in verdicts else verdicts.get("")
+
+
 class Claim(NamedTuple):
     """What routes of one kind want: a listener."""
 
@@ -248,6 +314,7 @@ class Index:
     alone: MappingProxyType[Ref, RouteNode] = field(default_factory=_empty)
     claims: MappingProxyType[Claim, frozenset[Ref]] = field(default_factory=_empty)
     losers: MappingProxyType[ListenerKey, Mapping[Ref, Loss]] = field(default_factory=_empty)
+    policies: Policies = field(default_factory=Policies)
 
 
 @dataclass(frozen=True)
@@ -257,8 +324,8 @@ class Graph:
     ``listeners`` holds the accepted and the refused. ``routes`` holds the routes that name one of our
     Gateways or one that does not exist; those of other controllers are left out. ``endpoints`` has every
     ServicePort that an attached route refers to: sorted tuples, empty when there is none ready. ``certificates`` has
-    every listener that terminates TLS, with those that can be served, in the order of its references. The order of
-    a mapping means nothing.
+    every listener that terminates TLS, with those that can be served, in the order of its references;
+    ``client_certificates`` every Gateway that shows one to backends. The order of a mapping means nothing.
 
     ``changed_routes`` and ``changed_endpoints`` are what differs from the graph that this one was built upon,
     what is gone included; None means that anything may. ``base`` are the routes of that graph, by which one can tell
@@ -272,6 +339,8 @@ class Graph:
     endpoints: Mapping[ServicePort, tuple[Endpoint, ...]]
     class_problems: tuple[Problem, ...] = ()
     certificates: Mapping[ListenerKey, tuple[Certificate, ...]] = field(default_factory=dict)
+    client_certificates: Mapping[Ref, Certificate] = field(default_factory=dict)
+    policies: Mapping[Ref, PolicyNode] = field(default_factory=dict)
     changed_routes: frozenset[Ref] | None = field(default=None, compare=False)
     changed_endpoints: frozenset[ServicePort] | None = field(default=None, compare=False)
     index: Index | None = field(default=None, compare=False, repr=False)
@@ -285,4 +354,6 @@ class Graph:
             found += gateway.problems
         for route in self.routes.values():
             found += route.problems
+        for policy in self.policies.values():
+            found += policy.problems
         return tuple(sorted(found, key=lambda problem: problem.order))

@@ -110,6 +110,48 @@ def certificate_refused(secret: Ref, message: str) -> Problem:
     return Problem(secret, "data[tls.crt]", VALID, "CertificateRefused", f"HAProxy did not take it: {message}")
 
 
+def invalid_client_certificate_ref(gateway: Ref, field: str, message: str) -> Problem:
+    return Problem(gateway, field, RESOLVED_REFS, "InvalidClientCertificateRef", message)
+
+
+def client_certificate_ref_not_permitted(gateway: Ref, field: str, target: Ref) -> Problem:
+    return Problem(gateway, field, RESOLVED_REFS, "RefNotPermitted", _not_permitted(gateway, target))
+
+
+# BackendTLSPolicy
+
+
+def invalid_policy(policy: Ref, field: str, message: str) -> Problem:
+    return Problem(policy, field, ACCEPTED, "Invalid", message)
+
+
+def policy_target_not_found(policy: Ref, field: str, message: str) -> Problem:
+    return Problem(policy, field, ACCEPTED, "TargetNotFound", message)
+
+
+def policy_conflict(policy: Ref, field: str, target: Ref, older: Ref) -> Problem:
+    return Problem(policy, field, ACCEPTED, "Conflicted", f"{target} has the older {older}")
+
+
+def no_valid_ca_certificate(policy: Ref, field: str, message: str) -> Problem:
+    return Problem(policy, field, ACCEPTED, "NoValidCACertificate", message)
+
+
+def invalid_ca_certificate_ref(policy: Ref, field: str, message: str) -> Problem:
+    return Problem(policy, field, RESOLVED_REFS, "InvalidCACertificateRef", message)
+
+
+def invalid_ca_kind(policy: Ref, field: str, group: str, kind: str) -> Problem:
+    name = f"{group}/{kind}" if group else kind
+    message = f"only a core ConfigMap can be referred to, not {name}"
+    return Problem(policy, field, RESOLVED_REFS, "InvalidKind", message)
+
+
+def authorities_refused(policy: Ref, message: str) -> Problem:
+    field = "spec.validation.caCertificateRefs"
+    return Problem(policy, field, VALID, "CertificateRefused", f"HAProxy did not take them: {message}")
+
+
 # Routes and their parents
 
 

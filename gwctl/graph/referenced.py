@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from gwctl.api.ref import Ref
+from gwctl.graph.backendtls import find_config_maps
 from gwctl.graph.certificateref import find_secrets
 from gwctl.snapshot import Snapshot
 
-REFERRING = frozenset({"GatewayClass", "Gateway", "ReferenceGrant"})
+REFERRING = frozenset({"GatewayClass", "Gateway", "ReferenceGrant", "BackendTLSPolicy"})
 """The kinds that refer to them, or say whether that is allowed."""
 
 
 def find_referenced(snapshot: Snapshot, controller_name: str) -> frozenset[Ref]:
-    """Find what must be known. Of the snapshot only the kinds of `REFERRING` matter."""
-    return find_secrets(snapshot, controller_name)
+    """Find what must be known. Of the snapshot only the kinds of `REFERRING` matter.
+
+    Whether a policy is for a Service of ours is not asked: that would take all routes, and ConfigMaps are no secrets.
+    """
+    config_maps = frozenset(find_config_maps(snapshot.backend_tls_policies.values()))
+    return find_secrets(snapshot, controller_name) | config_maps

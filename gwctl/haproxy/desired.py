@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from gwctl.api.sensitive import Sensitive
 from gwctl.graph.gatewayservice import SLOT_RANGES, Mode
 from gwctl.graph.node import Endpoint, ServicePort
 from gwctl.haproxy.crtlist import CrtLists, compile_crt_lists
@@ -30,10 +32,11 @@ from gwctl.haproxy.state import (
     SectionKind,
     Server,
     Servers,
+    ServerTLS,
     State,
     server_name,
 )
-from gwctl.haproxy.table import Tables, service_protocol
+from gwctl.haproxy.table import Tables, build_server_tls, key_mode, service_protocol
 from gwctl.routing.virtualhost import Routing
 
 
@@ -70,7 +73,10 @@ class Desired:
     routing: Routing
     sizes: Mapping[str, int]
     listener_sizes: Mapping[Mode, int]
-    refused: frozenset[str] = frozenset()
+    refused: frozenset[str]
+    tables: Tables
+    tls: Mapping[str, ServerTLS]
+    crt_lists: CrtLists
 
 
 def build_state(
@@ -84,7 +90,8 @@ def build_state(
 ) -> Desired:
     """Build the desired state; parts that ``previous`` has for the same input are taken from it.
 
-    ``refused``: the names of certificates that HAProxy did not take, which are left out.
+    ``refused``: the names of certificates and sets of authorities that HAProxy did not take, which are left out; so are
+    the servers that would need one, so that requests for them fail.
     """
     slots = (name for kind, name in actual.sections if kind is SectionKind.BACKENDS)
     held = actual.tables.get(Table.SERVICES, {})
@@ -98,9 +105,12 @@ def build_state(
         allocation = held
     else:
         allocation = allocate(tables.services, held, sizes)
+    tls = _build_tls(tables, previous)
     servers = {
-        slot: _servers_before(key, slot, tables.services[key], routing, previous)
-        or _build_servers(routing.endpoints.get(tables.services[key], ()), service_protocol(key))
+        slot: {}
+        if key in tls and _is_refused(tls[key], refused)
+        else _servers_before(key, slot, tables.services[key].service, routing, previous)
+        or _build_servers(routing.endpoints.get(tables.services[key].service, ()), service_protocol(key), tls.get(key))
         for key, slot in allocation.items()
     }
     frontends = (name for kind, name in actual.sections if kind is SectionKind.FRONTENDS)
@@ -123,11 +133,43 @@ def build_state(
         servers,
         lua_name(layout),
         tables.changes,
-        frozenset(crt_lists.pems),
-        crt_lists.lists,
-        pems=crt_lists.pems,
+        crt_lists=crt_lists.lists,
+        tls={item.identity: item for item in tls.values()},
+        **_build_held(tables, tls, crt_lists, refused),
     )
-    return Desired(state, routing, sizes, listener_sizes, refused)
+    return Desired(state, routing, sizes, listener_sizes, refused, tables, tls, crt_lists)
+
+
+def _build_tls(tables: Tables, previous: Desired | None) -> Mapping[str, ServerTLS]:
+    """Give the TLS of the servers of each key of ``services`` that has any."""
+    if previous is not None and previous.tables.services == tables.services:
+        return previous.tls
+    found = ((key, build_server_tls(item, key_mode(key))) for key, item in tables.services.items() if item.has_tls)
+    return {key: tls for key, tls in found if tls is not None}
+
+
+def _is_refused(tls: ServerTLS, refused: Collection[str]) -> bool:
+    return tls.authorities in refused or tls.certificate in refused
+
+
+def _build_held(
+    tables: Tables, tls: Mapping[str, ServerTLS], crt_lists: CrtLists, refused: Collection[str]
+) -> dict[str, Any]:
+    """Give the names of all certificates and sets of authorities that HAProxy must hold, and what is in them."""
+    pems = dict(crt_lists.pems)
+    certificates, authorities = set(pems), set()
+    for key, item in tls.items():
+        upstream = tables.services[key]
+        if _is_refused(item, refused):
+            continue
+        if upstream.client is not None:
+            certificates.add(item.certificate)
+            pems[item.certificate] = upstream.client.pem
+        trusted = upstream.service.tls.authorities if upstream.service.tls is not None else None
+        if trusted is not None:
+            authorities.add(item.authorities)
+            pems[item.authorities] = Sensitive(trusted.pem)
+    return {"certificates": frozenset(certificates), "authorities": frozenset(authorities), "pems": pems}
 
 
 def _build_crt_lists(
@@ -146,7 +188,7 @@ def _build_crt_lists(
             if frontend.terminates
         )
     ):
-        return CrtLists(previous.state.crt_lists, previous.state.pems)
+        return previous.crt_lists
     found = compile_crt_lists(routing, refused)
     lists: dict[str, CrtList] = {
         crt_list_name(key.name): frozenset() for key, section in sections.items() if needs_certificates(section)
@@ -181,10 +223,11 @@ def _build_sections(
     return sections
 
 
-def _build_servers(endpoints: tuple[Endpoint, ...], protocol: Protocol | None) -> Servers:
+def _build_servers(endpoints: tuple[Endpoint, ...], protocol: Protocol | None, tls: ServerTLS | None) -> Servers:
+    identity = tls.identity if tls is not None else None
     return {
-        server_name(endpoint.address, endpoint.port, protocol): Server(
-            endpoint.address, endpoint.port, "drain" if endpoint.draining else "ready", protocol
+        server_name(endpoint.address, endpoint.port, protocol, identity): Server(
+            endpoint.address, endpoint.port, "drain" if endpoint.draining else "ready", protocol, identity
         )
         for endpoint in endpoints
     }

@@ -7,7 +7,7 @@ round. So every request, at every moment, meets a table whose references all lea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from gwctl.api.sensitive import Sensitive
@@ -18,12 +18,13 @@ from gwctl.haproxy.state import CrtEntry, Section, SectionKey, SectionKind, Serv
 
 @dataclass(frozen=True, slots=True)
 class SetServer:
-    """Add a server (``existing`` False) or change the state or address of one."""
+    """Add a server (``existing`` False) with options, or change the state or address of one."""
 
     slot: str
     name: str
     server: Server
     existing: bool
+    options: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __str__(self) -> str:
         sign = "~" if self.existing else "+"
@@ -207,13 +208,26 @@ def diff(desired: State, actual: State) -> Plan:
 
 def _without_new_certificates(desired: State, actual: State) -> State:
     known = {entry.certificate for entries in actual.crt_lists.values() for entry in entries}
-    if desired.certificates <= known:
+    proven = {server.tls for servers in actual.servers.values() for server in servers.values()}
+    usable = [tls for identity, tls in desired.tls.items() if identity in proven]
+    known |= {tls.certificate for tls in usable}
+    if desired.certificates <= known and desired.tls.keys() <= proven:
         return desired
+    servers = {
+        slot: {name: server for name, server in of_slot.items() if server.tls is None or server.tls in proven}
+        for slot, of_slot in desired.servers.items()
+    }
     lists = {
         name: frozenset(entry for entry in entries if entry.certificate in known)
         for name, entries in desired.crt_lists.items()
     }
-    return replace(desired, certificates=desired.certificates & known, crt_lists=lists)
+    return replace(
+        desired,
+        servers=servers,
+        certificates=desired.certificates & known,
+        authorities=desired.authorities & {tls.authorities for tls in usable},
+        crt_lists=lists,
+    )
 
 
 def _is_growth(transaction: Transaction) -> bool:
@@ -301,10 +315,21 @@ def _remove_certificates(desired: State, actual: State) -> Iterator[Operation]:
     for crt_list in sorted(actual.crt_lists):
         for entry in sorted(actual.crt_lists[crt_list] - desired.crt_lists.get(crt_list, frozenset())):
             yield RemoveEntry(crt_list, entry)
+    if leaves_tls(desired, actual):
+        return
     for name in sorted(actual.certificates - desired.certificates):
         yield RemoveCertificate(name)
     for name in sorted(actual.authorities - desired.authorities):
         yield RemoveAuthorities(name)
+
+
+def leaves_tls(desired: State, actual: State) -> bool:
+    """Tell whether servers with TLS wait to be deleted: HAProxy keeps what they are verified by, and shown, so long."""
+    return any(
+        server.tls and name not in desired.servers.get(slot, {})
+        for slot, servers in actual.servers.items()
+        for name, server in servers.items()
+    )
 
 
 def _differing_keys(table: Table, desired: State, actual: State) -> list[str]:
@@ -341,7 +366,8 @@ def _diff_servers(desired: State, actual: State) -> Iterator[Operation]:
         if wanted != there:
             for name in sorted(wanted):
                 if there.get(name) != wanted[name]:
-                    operation = SetServer(slot, name, wanted[name], name in there)
+                    options = desired.options_of(wanted[name])
+                    operation = SetServer(slot, name, wanted[name], name in there, options)
                     if wanted[name].state == "ready":
                         yield operation
                     else:

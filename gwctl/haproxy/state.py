@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
 from gwctl.api.sensitive import Sensitive
+from gwctl.haproxy.encoding import content_id
 from gwctl.haproxy.names import Table
 
 Section = Mapping[str, Any]
@@ -49,18 +50,47 @@ Protocol = Literal["h2"]
 class Server(NamedTuple):
     """A server of a slot. In maintenance it takes nothing and waits to be deleted: it counts as gone.
 
-    ``protocol``: ``h2`` for HTTP/2 without TLS, None for HTTP/1.1 and TCP.
+    ``protocol``: ``h2`` for HTTP/2, None for HTTP/1.1 and TCP. ``tls``: the identity of its TLS, None for none.
     """
 
     address: str
     port: int
     state: AdminState
     protocol: Protocol | None = None
+    tls: str | None = None
+
+
+class ServerTLS(NamedTuple):
+    """The TLS of servers: the name that is sent and verified, by which authorities (the name of a set), which
+    certificate is shown to those that ask (empty: none), and the protocol that is asked for (empty: none).
+    """
+
+    hostname: str
+    authorities: str
+    certificate: str
+    alpn: str
+
+    @property
+    def identity(self) -> str:
+        """A hash of it all, so that servers of other TLS have other names."""
+        return content_id("|".join(self))
 
     @property
     def options(self) -> dict[str, str]:
-        """What it is created with, in the Data Plane API's words; HAProxy changes none of it later."""
-        return {"proto": self.protocol} if self.protocol else {}
+        """What servers are created with, in the Data Plane API's words.
+
+        HAProxy verifies the name that it sends, whatever ``verifyhost`` says, and sends the host of a request where it
+        is not told which; so it is told.
+        """
+        options = {
+            "ssl": "enabled",
+            "verify": "required",
+            "ssl_cafile": self.authorities,
+            "sni": f"str({self.hostname})",
+            "ssl_min_ver": "TLSv1.2",
+        }
+        options |= {"ssl_certificate": self.certificate} if self.certificate else {}
+        return options | ({"alpn": self.alpn} if self.alpn else {})
 
 
 Servers = Mapping[str, Server]
@@ -85,7 +115,7 @@ class State:
     of how the tables came about, so that a difference to their base need not be searched for. ``certificates``: the
     names of those that HAProxy holds in memory; ``authorities``: the names of the sets of authorities that it holds, to
     verify others by; ``pems`` what is in both, which HAProxy never gives away. ``crt_lists``: by the names of their
-    files.
+    files. ``tls``: the TLS of servers by its identity.
     """
 
     sections: Mapping[SectionKey, Section]
@@ -97,17 +127,36 @@ class State:
     crt_lists: Mapping[str, CrtList] = field(default_factory=dict)
     authorities: frozenset[str] = frozenset()
     pems: Mapping[str, Sensitive] = field(default_factory=dict, repr=False, compare=False)
+    tls: Mapping[str, ServerTLS] = field(default_factory=dict, repr=False, compare=False)
+
+    def options_of(self, server: Server) -> dict[str, str]:
+        """Give what a server is created with, in the Data Plane API's words; HAProxy changes none of it later.
+
+        With TLS the protocol is agreed upon, so that a server is connected before it gets a request.
+        """
+        if server.tls:
+            return self.tls[server.tls].options
+        return {"proto": server.protocol} if server.protocol else {}
 
 
-def server_name(address: str, port: int, protocol: Protocol | None = None) -> str:
-    """Name a server by its address and protocol, readable and injective: ``10.1.2.3_8080``, ``fd00--1_8080_h2``.
+def server_name(address: str, port: int, protocol: Protocol | None = None, tls: str | None = None) -> str:
+    """Name a server by its address, protocol and TLS, readable and injective: ``10.1.2.3_8080``, ``fd00--1_8080_h2``.
 
-    HAProxy does not tell a server's protocol, and keeps it until the server is deleted; so its name says it.
+    HAProxy does not tell a server's protocol and TLS, and keeps them until the server is deleted; so its name says it.
     """
-    name = f"{address.replace(':', '-')}_{port}"
-    return f"{name}_{protocol}" if protocol else name
+    parts = [address.replace(":", "-"), str(port), *filter(None, (protocol, tls and f"{_TLS}{tls}"))]
+    return "_".join(parts)
+
+
+_TLS = "tls-"
 
 
 def protocol_of(name: str) -> Protocol | None:
     """Give the protocol that a server's name says."""
-    return "h2" if name.endswith("_h2") else None
+    return "h2" if "h2" in name.split("_")[2:] else None
+
+
+def tls_of(name: str) -> str | None:
+    """Give the identity of the TLS that a server's name says."""
+    last = name.split("_")[2:][-1:]
+    return last[0].removeprefix(_TLS) if last and last[0].startswith(_TLS) else None

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from gwctl.graph.node import ServicePort
+from gwctl.graph.node import Certificate, ServicePort
 from gwctl.haproxy.encoding import (
     SLASH,
     content_id,
@@ -20,12 +21,19 @@ from gwctl.haproxy.encoding import (
     encode_headers,
     encode_host,
 )
-from gwctl.haproxy.names import Table, frontend_name, inner_name
-from gwctl.haproxy.state import Change, Protocol, Rows
+from gwctl.haproxy.names import (
+    SYSTEM_AUTHORITIES,
+    Table,
+    authorities_name,
+    certificate_name,
+    frontend_name,
+    inner_name,
+)
+from gwctl.haproxy.state import Change, Protocol, Rows, ServerTLS
 from gwctl.routing.effect import WELL_KNOWN_PORTS, uri_path
 from gwctl.routing.filter import NO_FILTERS, Cors, Filters, HeaderFilter, Mirror, PathChange, Retry, Timeouts
 from gwctl.routing.rule import Backend, Candidate, Match, PathKey, Rule
-from gwctl.routing.virtualhost import Frontend, Paths, Routing, Scheme, SniRule, VirtualHost
+from gwctl.routing.virtualhost import Frontend, FrontendKey, Paths, Routing, Scheme, SniRule, VirtualHost
 
 ROW_LIMIT = 12_500
 """Longest row in bytes: HAProxy takes a command of 15,360 bytes by default, and cuts off what is longer.
@@ -41,8 +49,30 @@ REDIRECT_TARGET = "-"
 INNER_SIGN = ">"
 
 Row = tuple[Table, str, str]
-Origin = tuple[Scheme, int]
-"""The scheme and port by which clients reach a listener."""
+
+
+class Side(NamedTuple):
+    """What a listener does to backends with TLS: shows a certificate, its Gateway's, or leaves TLS to its clients."""
+
+    client: Certificate | None = None
+    passes_through: bool = False
+
+
+class Upstream(NamedTuple):
+    """What a slot is for: a Service's port, with TLS where that has it, and what is shown to it if it asks."""
+
+    service: ServicePort
+    has_tls: bool = False
+    client: Certificate | None = None
+
+
+class Origin(NamedTuple):
+    """By which scheme and port clients reach a listener, and what that does to backends."""
+
+    scheme: Scheme
+    port: int
+    side: Side = Side()
+
 
 Place = tuple[VirtualHost, PathKey]
 
@@ -58,7 +88,7 @@ class PlaceRows:
     """
 
     rows: tuple[Row, ...]
-    services: tuple[tuple[str, ServicePort], ...]
+    services: tuple[tuple[str, Upstream], ...]
     is_open: bool = False
 
 
@@ -72,7 +102,7 @@ class Tables:
     """
 
     rows: Mapping[Table, Rows]
-    services: Mapping[str, ServicePort]
+    services: Mapping[str, Upstream]
     changes: Mapping[Table, Change] = field(default_factory=dict, repr=False, compare=False)
     places: Mapping[Place, PlaceRows] = field(default_factory=dict, repr=False, compare=False)
     open_places: Mapping[VirtualHost, frozenset[PathKey]] = field(default_factory=dict, repr=False, compare=False)
@@ -95,20 +125,48 @@ def host_key(frontend: str, host: str) -> str:
     return f"{frontend}/{encode_host(host)}"
 
 
-def service_key(service: ServicePort, mode: str) -> str:
-    """Give a Service's key in ``services``; what its slot needs beyond HTTP/1.1 follows a ``~``: ``tcp`` or ``h2``."""
+def service_key(upstream: Upstream, mode: str) -> str:
+    """Give a Service's key in ``services``; what its slot needs beyond HTTP/1.1 follows a ``~`` each.
+
+    That is ``tcp`` or ``h2``, and ``tls-`` with what its TLS comes to, so another TLS is another slot.
+    """
+    service = upstream.service
     key = f"{service.namespace}/{service.name}/{service.port}"
-    return key if mode == "http" else f"{key}~{mode}"
+    if mode != "http":
+        key = f"{key}~{mode}"
+    tls = build_server_tls(upstream, mode)
+    return key if tls is None else f"{key}~tls-{tls.identity}"
 
 
 def service_mode(key: str) -> str:
     """Give the mode of the slot that a key of ``services`` needs."""
-    return "tcp" if key.endswith("~tcp") else "http"
+    return "tcp" if "tcp" in key.split("~")[1:] else "http"
+
+
+def key_mode(key: str) -> str:
+    """Give what `service_key` was asked for: ``http``, ``h2`` or ``tcp``."""
+    return service_protocol(key) or service_mode(key)
 
 
 def service_protocol(key: str) -> Protocol | None:
     """Give the protocol that the servers of a key of ``services`` are spoken to in."""
-    return "h2" if key.endswith("~h2") else None
+    return "h2" if "h2" in key.split("~")[1:] else None
+
+
+def build_server_tls(upstream: Upstream, mode: str) -> ServerTLS | None:
+    """Give the TLS of an upstream's servers, None for plain connections; ``mode``: ``http``, ``h2`` or ``tcp``."""
+    tls = upstream.service.tls if upstream.has_tls else None
+    if tls is None:
+        return None
+    return ServerTLS(
+        tls.hostname,
+        SYSTEM_AUTHORITIES if tls.authorities is None else authorities_name(tls.authorities.identity),
+        "" if upstream.client is None else certificate_name(upstream.client.identity),
+        _ALPN[mode],
+    )
+
+
+_ALPN = {"http": "http/1.1", "h2": "h2", "tcp": ""}
 
 
 def path_key(host: VirtualHost, path: PathKey) -> str:
@@ -157,7 +215,8 @@ class _Builder:
         old = self.places.pop(place, None)
         paths = self.routing.paths.get(host, {})
         frontend = self.routing.frontends[self.frontend_of[host.listener]]
-        new = compile_place(host, path, paths, (frontend.scheme, frontend.port)) if paths else None
+        origin = Origin(frontend.scheme, frontend.port, Side(self.routing.client_certificate(frontend.key)))
+        new = compile_place(host, path, paths, origin) if paths else None
         if new is not None and new.rows:
             self.places[place] = new
             for row in new.rows:
@@ -213,14 +272,26 @@ class _Builder:
 
     def compile_connections(self) -> None:
         """Compile what is decided once for each connection: the tables ``tcp`` and ``sni``."""
-        rules = {frontend_name(*key): rule for key, rule in self.routing.tcp.items() if rule is not None}
-        names = [(frontend_name(*key), name, rule) for key, of in self.routing.sni.items() for name, rule in of.items()]
         for key in [key for key in self.services if service_mode(key) == "tcp"]:
             del self.services[key]
-        for rule in (*rules.values(), *(rule for _, _, found in names if (rule := found.rule) is not None)):
-            self.services.update(_services(rule, "tcp"))
-        self._replace(Table.TCP, {name: _connection_entry(rule) for name, rule in rules.items()})
-        self._replace(Table.SNI, dict(row for item in names for row in _sni_rows(*item)))
+        tcp: dict[str, str] = {}
+        for frontend, rule in self.routing.tcp.items():
+            if rule is not None:
+                tcp[frontend_name(*frontend)] = self._connection_entry(rule, frontend)
+        self._replace(Table.TCP, tcp)
+        sni: dict[str, str] = {}
+        for frontend, names in self.routing.sni.items():
+            for name, found in names.items():
+                passes = found.inner is None
+                rule = found.rule
+                entry = self._connection_entry(rule, frontend, passes_through=passes) if rule is not None else None
+                sni.update(_sni_rows(frontend_name(*frontend), name, found, entry))
+        self._replace(Table.SNI, sni)
+
+    def _connection_entry(self, rule: Rule, frontend: FrontendKey, *, passes_through: bool = False) -> str:
+        side = Side(self.routing.client_certificate(frontend), passes_through)
+        self.services.update(_services(rule, "tcp", side))
+        return f"{_target(rule, 'tcp', side, lambda _: '')[0]}|{rule.name}"
 
     def _replace(self, table: Table, wanted: Rows) -> None:
         for key in self.rows[table].keys() - wanted.keys():
@@ -235,24 +306,20 @@ class _Builder:
         return Tables(self.rows, self.services, changes, self.places, self.open_places, self.uses)
 
 
-def _connection_entry(rule: Rule) -> str:
-    return f"{_target(rule, 'tcp', lambda _: '')[0]}|{rule.name}"
-
-
 NO_ROUTE = f"{ERROR_TARGET}|"
 """The entry of connections that no route takes: they are closed."""
 
 
-def _sni_rows(frontend: str, name: str, sni: SniRule) -> Iterator[tuple[str, str]]:
+def _sni_rows(frontend: str, name: str, sni: SniRule, entry: str | None) -> Iterator[tuple[str, str]]:
     """Yield the rows of one name: ``target|rule``, or ``>`` and the inner frontend, which may have a row of its own."""
-    if sni.inner != "https" and sni.rule is None:
+    if sni.inner != "https" and entry is None:
         yield host_key(frontend, name), NO_ROUTE
         return
     if sni.inner is not None:
         yield host_key(frontend, name), f"{INNER_SIGN}{sni.inner}"
-    if sni.rule is not None:
+    if entry is not None:
         where = inner_name(frontend, sni.inner) if sni.inner is not None else frontend
-        yield host_key(where, name), _connection_entry(sni.rule)
+        yield host_key(where, name), entry
 
 
 def _places_of(paths: Paths) -> Iterator[PathKey]:
@@ -286,13 +353,13 @@ def compile_place(host: VirtualHost, path: PathKey, paths: Paths, origin: Origin
     else:
         candidates = list(paths.get(path, ()))
     support: list[Row] = []
-    services: dict[str, ServicePort] = {}
+    services: dict[str, Upstream] = {}
     rules: list[tuple[str, str]] = []
     for candidate in candidates:
         conditions = "+".join(_conditions(candidate.match))
         entry, rows = _compile_entry(candidate, origin)
         support += rows
-        services.update(_services(candidate.rule, "http"))
+        services.update(_services(candidate.rule, "http", origin.side))
         rules.append((conditions, entry))
         if not conditions:
             break
@@ -349,7 +416,7 @@ def _compile_entry(candidate: Candidate, origin: Origin) -> tuple[str, list[Row]
         rows.extend(needed)
         return key
 
-    target, own = _target(rule, "http", filters)
+    target, own = _target(rule, "http", origin.side, filters)
     entry = f"{target}|{rule.name}"
     return f"{entry}|{own}" if own else entry, rows
 
@@ -372,7 +439,7 @@ def _compile_filters(filters: Filters, matched: PathKey, origin: Origin) -> tupl
     def mirror(item: Mirror) -> str:
         filters_of_copy, needed = _compile_filters(item.filters, matched, origin)
         rows.extend(needed)
-        share = "@".join(filter(None, (_mirror_key(item), filters_of_copy)))
+        share = "@".join(filter(None, (_mirror_key(item, origin.side), filters_of_copy)))
         return f"{item.numerator}/{item.denominator}:{share}"
 
     fields = (
@@ -387,27 +454,36 @@ def _compile_filters(filters: Filters, matched: PathKey, origin: Origin) -> tupl
     return key(Table.FILTERS, "|".join(fields).rstrip("|")), rows
 
 
-def _services(rule: Rule, mode: str) -> dict[str, ServicePort]:
+def _services(rule: Rule, mode: str, side: Side) -> dict[str, Upstream]:
     if rule.filters.redirect is not None:
         return {}
     mirrors = (mirror for item in (rule.filters, *map(rule.filters_of, rule.backends)) for mirror in item.mirrors)
     return {
-        **{_mirror_key(mirror): mirror.service for mirror in mirrors},
-        **{_backend_key(backend, mode): backend.service for backend in rule.backends if backend.service is not None},
+        **{_mirror_key(mirror, side): _upstream(mirror.service, side) for mirror in mirrors},
+        **{
+            _backend_key(backend, mode, side): _upstream(backend.service, side)
+            for backend in rule.backends
+            if backend.service is not None
+        },
     }
 
 
-def _mirror_key(mirror: Mirror) -> str:
-    return service_key(mirror.service, mirror.protocol or "http")
+def _upstream(service: ServicePort, side: Side) -> Upstream:
+    has_tls = service.tls is not None and not side.passes_through
+    return Upstream(service, has_tls, side.client if has_tls else None)
 
 
-def _backend_key(backend: Backend, mode: str) -> str:
+def _mirror_key(mirror: Mirror, side: Side) -> str:
+    return service_key(_upstream(mirror.service, side), mirror.protocol or "http")
+
+
+def _backend_key(backend: Backend, mode: str, side: Side) -> str:
     if backend.service is None:
         return ERROR_TARGET
-    return service_key(backend.service, backend.protocol or mode)
+    return service_key(_upstream(backend.service, side), backend.protocol or mode)
 
 
-def _target(rule: Rule, mode: str, filters: Callable[[Filters], str]) -> tuple[str, str]:
+def _target(rule: Rule, mode: str, side: Side, filters: Callable[[Filters], str]) -> tuple[str, str]:
     """Give a target and the key of its filters, as ``filters`` makes keys.
 
     A target is one Service, ``!`` for an error, ``-`` for a redirect, or ``*`` and shares by weight. A share whose
@@ -418,7 +494,7 @@ def _target(rule: Rule, mode: str, filters: Callable[[Filters], str]) -> tuple[s
         return REDIRECT_TARGET, own
     shares: dict[tuple[str, str], int] = {}
     for backend in rule.backends:
-        share = (_backend_key(backend, mode), filters(rule.filters_of(backend)))
+        share = (_backend_key(backend, mode, side), filters(rule.filters_of(backend)))
         shares[share] = shares.get(share, 0) + backend.weight
     if not shares:
         return ERROR_TARGET, own
@@ -457,8 +533,8 @@ def _location_row(filters: Filters, matched: PathKey, origin: Origin) -> str:
     if redirect is None:
         rewrite = filters.rewrite
         return "" if rewrite is None else "|".join((*_path_fields(rewrite.path, matched), rewrite.hostname)).rstrip("|")
-    scheme = redirect.scheme or origin[0]
-    number = redirect.port or (WELL_KNOWN_PORTS[scheme] if redirect.scheme else origin[1])
+    scheme = redirect.scheme or origin.scheme
+    number = redirect.port or (WELL_KNOWN_PORTS[scheme] if redirect.scheme else origin.port)
     suffix = "" if WELL_KNOWN_PORTS.get(scheme) == number else f":{number}"
     fields = (*_path_fields(redirect.path, matched), redirect.hostname, str(redirect.status), scheme, suffix)
     return "|".join(fields).rstrip("|")

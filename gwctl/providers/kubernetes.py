@@ -41,6 +41,7 @@ GATEWAY_KINDS = (
     _gateway("TCPRoute", "tcproutes"),
     _gateway("TLSRoute", "tlsroutes"),
     _gateway("ReferenceGrant", "referencegrants"),
+    _gateway("BackendTLSPolicy", "backendtlspolicies"),
 )
 KINDS = (
     *GATEWAY_KINDS,

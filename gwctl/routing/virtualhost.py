@@ -101,7 +101,8 @@ class Routing:
     ``hosts`` gives each frontend's hosts, ``paths`` each virtual host's candidates in order of precedence by path,
     ``tcp`` the rule of each TCP frontend (None: connections are closed). ``changed`` names the paths that differ from
     the routing this one was built upon; None means anything may. ``certificates`` are those of listeners that terminate
-    TLS. ``sni`` has the names of every frontend of mode ``tls``, exact, ``*.suffix`` or ``*``.
+    TLS, ``client_certificates`` what Gateways show to backends. ``sni`` has the names of every frontend of mode
+    ``tls``, exact, ``*.suffix`` or ``*``.
     """
 
     frontends: Mapping[FrontendKey, Frontend]
@@ -113,6 +114,11 @@ class Routing:
     contributions: Mapping[Ref, tuple[Contribution, ...]] = field(default_factory=dict, repr=False, compare=False)
     certificates: Mapping[ListenerKey, tuple[Certificate, ...]] = field(default_factory=dict)
     sni: Mapping[FrontendKey, Mapping[str, SniRule]] = field(default_factory=dict)
+    client_certificates: Mapping[Ref, Certificate] = field(default_factory=dict)
+
+    def client_certificate(self, frontend: FrontendKey) -> Certificate | None:
+        """Give what is shown to backends with TLS that ask for it, of requests that came by a frontend."""
+        return self.client_certificates.get(Ref("Gateway", frontend.namespace, frontend.gateway))
 
 
 class Contribution(NamedTuple):
@@ -161,8 +167,18 @@ def _build_all(graph: Graph) -> Routing:
             hosts[item.frontend][item.host.host] = item.host
             paths.setdefault(item.host, {}).setdefault(item.path, []).append(item.candidate)
     ordered = {host: {path: _in_order(found) for path, found in of.items()} for host, of in paths.items()}
-    tcp, sni = _build_tcp(graph, frontends), _build_sni(graph, frontends)
-    return Routing(frontends, hosts, ordered, tcp, graph.endpoints, None, contributions, graph.certificates, sni)
+    return Routing(
+        frontends,
+        hosts,
+        ordered,
+        _build_tcp(graph, frontends),
+        graph.endpoints,
+        None,
+        contributions,
+        graph.certificates,
+        _build_sni(graph, frontends),
+        graph.client_certificates,
+    )
 
 
 def _build_changed(graph: Graph, previous: Routing, changed: frozenset[Ref]) -> Routing:
@@ -206,12 +222,28 @@ def _build_changed(graph: Graph, previous: Routing, changed: frozenset[Ref]) -> 
                 del paths[host]
                 copied.discard(host)
             hosts[frontend] = of_frontend
+    for gateway in _differing(previous.client_certificates, graph.client_certificates):
+        keys = (key for key in hosts if (key.namespace, key.gateway) == gateway[1:])
+        touched |= {(host, path) for key in keys for host in hosts[key].values() for path in paths[host]}
     kinds = {ref.kind for ref in changed}
-    tcp = _build_tcp(graph, frontends) if "TCPRoute" in kinds else previous.tcp
-    sni = _build_sni(graph, frontends) if "TLSRoute" in kinds else previous.sni
     return Routing(
-        frontends, hosts, paths, tcp, graph.endpoints, frozenset(touched), contributions, graph.certificates, sni
+        frontends,
+        hosts,
+        paths,
+        _build_tcp(graph, frontends) if "TCPRoute" in kinds else previous.tcp,
+        graph.endpoints,
+        frozenset(touched),
+        contributions,
+        graph.certificates,
+        _build_sni(graph, frontends) if "TLSRoute" in kinds else previous.sni,
+        graph.client_certificates,
     )
+
+
+def _differing(before: Mapping[Ref, Certificate], after: Mapping[Ref, Certificate]) -> list[Ref]:
+    if before is after:
+        return []
+    return [ref for ref in before.keys() | after.keys() if before.get(ref) != after.get(ref)]
 
 
 def _is_listeners_own(frontend: Frontend, host: VirtualHost) -> bool:

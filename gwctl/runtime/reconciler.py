@@ -21,10 +21,28 @@ from gwctl.dataplane.executor import Executor
 from gwctl.dataplane.reader import read_layout, read_state
 from gwctl.graph.certificateref import check_validity, served_secrets
 from gwctl.graph.node import Graph, ListenerKey, Problem
-from gwctl.graph.problem import certificate_refused, fall_back, listener_not_programmed
+from gwctl.graph.problem import authorities_refused, certificate_refused, fall_back, listener_not_programmed
 from gwctl.haproxy.desired import Desired, Pools, build_state
-from gwctl.haproxy.names import LOST_COPIES, Table, certificate_name, listener_slot_name, slot_mode
-from gwctl.haproxy.plan import Operation, Plan, RemoveRow, RemoveServer, SetRow, SetServer, diff, retired_servers
+from gwctl.haproxy.names import (
+    LOST_COPIES,
+    SYSTEM_AUTHORITIES,
+    Table,
+    authorities_name,
+    certificate_name,
+    listener_slot_name,
+    slot_mode,
+)
+from gwctl.haproxy.plan import (
+    Operation,
+    Plan,
+    RemoveRow,
+    RemoveServer,
+    SetRow,
+    SetServer,
+    diff,
+    leaves_tls,
+    retired_servers,
+)
 from gwctl.haproxy.program import Layout, frontend_sections, listen_on
 from gwctl.haproxy.state import State
 from gwctl.routing.virtualhost import Frontend, FrontendKey
@@ -219,7 +237,9 @@ class Reconciler:
             if drift.transaction is not None:
                 self._metrics.drift_repaired.labels(kind="Section").inc()
             await self.apply()
-        await self._delete_retired()
+        if await self._delete_retired() and self._plan():
+            # What only they needed, authorities and certificates, can go as well.
+            await self.apply()
         return True
 
     async def checkpoint(self, is_interrupted: Callable[[], bool]) -> None:
@@ -255,7 +275,7 @@ class Reconciler:
         assert self._pipeline is not None and self._desired is not None
         graph = self._pipeline.graph
         refusals = (listener_not_programmed(key, message) for key, message in self._refused_listeners())
-        warnings = (*check_validity(graph, time.time()), *self._refused_secrets())
+        warnings = (*check_validity(graph, time.time()), *self._refused_secrets(), *self._refused_policies())
         current: frozenset[Problem | Invalid] = frozenset((*invalid, *graph.problems, *refusals, *warnings))
         for problem in sorted(current - self._reported, key=str):
             log.warning("resource problem", extra=_describe(problem))
@@ -296,6 +316,17 @@ class Reconciler:
             message = self._refused_certificates.get(certificate_name(certificate.identity))
             if message is not None:
                 yield certificate_refused(ref, message)
+
+    def _refused_policies(self) -> Iterator[Problem]:
+        """Yield a problem for each policy whose authorities HAProxy did not take."""
+        assert self._pipeline is not None
+        for policy in self._pipeline.graph.policies.values() if self._refused_certificates else ():
+            if policy.tls is None:
+                continue
+            trusted = policy.tls.authorities
+            name = authorities_name(trusted.identity) if trusted is not None else SYSTEM_AUTHORITIES
+            if name in self._refused_certificates:
+                yield authorities_refused(policy.ref, self._refused_certificates[name])
 
     def _plan(self) -> Plan:
         assert self._pipeline is not None and self._actual is not None and self._executor is not None
@@ -348,7 +379,8 @@ class Reconciler:
         else:
             self._actual = _after(self._desired.state, actual)
 
-    async def _delete_retired(self) -> None:
+    async def _delete_retired(self) -> bool:
+        """Delete servers that have no connections left; tell whether there were any."""
         assert self._desired is not None and self._actual is not None and self._executor is not None
         retired = list(retired_servers(self._desired.state, self._actual))
         gone = await self._executor.delete_retired(retired)
@@ -359,6 +391,7 @@ class Reconciler:
                 del servers[slot][name]
             actual = self._actual
             self._actual = replace(actual, servers=servers)
+        return bool(gone)
 
 
 def _after(desired: State, actual: State) -> State:
@@ -372,7 +405,14 @@ def _after(desired: State, actual: State) -> State:
         }
         if kept:
             servers[slot] = {**servers.get(slot, {}), **kept}
-    return replace(desired, servers=servers, changes={})
+    after = replace(desired, servers=servers, changes={})
+    if not leaves_tls(desired, after):
+        return after
+    return replace(
+        after,
+        certificates=desired.certificates | actual.certificates,
+        authorities=desired.authorities | actual.authorities,
+    )
 
 
 def _bind(frontend: Frontend) -> tuple[object, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from gwctl.api.backendtlspolicy import BackendTLSPolicy
 from gwctl.api.configmap import ConfigMap
 from gwctl.api.endpointslice import EndpointSlice
 from gwctl.api.gateway import Gateway, GatewayClass
@@ -46,6 +47,7 @@ _FIELDS = {
     "Namespace": "namespaces",
     "Secret": "secrets",
     "ConfigMap": "config_maps",
+    "BackendTLSPolicy": "backend_tls_policies",
 }
 
 
@@ -68,6 +70,7 @@ class Snapshot:
     namespaces: MappingProxyType[Ref, Namespace] = field(default_factory=_empty)
     secrets: MappingProxyType[Ref, Secret] = field(default_factory=_empty)
     config_maps: MappingProxyType[Ref, ConfigMap] = field(default_factory=_empty)
+    backend_tls_policies: MappingProxyType[Ref, BackendTLSPolicy] = field(default_factory=_empty)
     _slices: MappingProxyType[Ref, tuple[EndpointSlice, ...]] = field(default_factory=_empty, compare=False, repr=False)
     _grants: MappingProxyType[str, tuple[ReferenceGrant, ...]] = field(
         default_factory=_empty, compare=False, repr=False

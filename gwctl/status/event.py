@@ -134,9 +134,15 @@ def _route_problems(outcome: Outcome, ref: Ref) -> Iterator[Problem]:
             yield problem
 
 
+def _policy_problems(outcome: Outcome, ref: Ref) -> Iterator[Problem]:
+    node = outcome.graph.policies.get(ref)
+    yield from node.problems if node is not None else ()
+
+
 _PROBLEMS: Mapping[str, Callable[[Outcome, Ref], Iterator[Problem]]] = {
     "GatewayClass": _class_problems,
     "Gateway": _gateway_problems,
+    "BackendTLSPolicy": _policy_problems,
 }
 
 

@@ -470,7 +470,6 @@ def test_endpoint_addresses_are_what_their_slice_says(kind: str, address: str, o
     [
         ("v1alpha2", "UDPRoute"),
         ("v1", "ListenerSet"),
-        ("v1alpha3", "BackendTLSPolicy"),
     ],
 )
 def test_kinds_of_later_issues_are_reported(version: str, kind: str) -> None:

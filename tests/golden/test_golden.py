@@ -28,7 +28,7 @@ from gwctl.status.build import build_statuses
 from gwctl.status.condition import Condition
 from gwctl.status.outcome import GatewayAddresses, Outcome
 from gwctl.status.status import ParentStatus, Status
-from tests.certificates import make_pair
+from tests.certificates import make_authority, make_pair
 from tests.manifests import CONTROLLER
 
 CASES = Path(__file__).parent / "cases"
@@ -49,14 +49,16 @@ def test_manifests_become_what_the_golden_files_say(name: str, update_golden: bo
 
 
 def with_pairs(text: str) -> str:
-    """Put certificates and keys in the places that ask for them, in base64."""
+    """Put certificates and keys in the places that ask for them, in base64, and authorities as quoted text."""
 
     def put(match: re.Match[str]) -> str:
+        if match[1] == "authority":
+            return make_authority(match[2]).replace("\n", "\\n")
         pair = make_pair(*match[2].split())
         content = pair.certificate if match[1] == "certificate" else pair.key
         return base64.b64encode(content.encode()).decode()
 
-    return re.sub(r"\$\((certificate|key) ([^)]*)\)", put, text)
+    return re.sub(r"\$\((certificate|key|authority) ([^)]*)\)", put, text)
 
 
 def compare(path: Path, text: str, update: bool) -> None:
@@ -74,7 +76,8 @@ def what_routes_decide(state: dict[str, Any]) -> dict[str, Any]:
         for key, section in state["sections"].items()
         if key.startswith("frontends ") and key != f"frontends {LOOP}"
     }
-    return {"frontends": frontends, **{part: state[part] for part in ("tables", "servers", "crt_lists")}}
+    parts = ("tables", "servers", "server_tls", "crt_lists")
+    return {"frontends": frontends, **{part: state[part] for part in parts if part in state}}
 
 
 def told(graph: Graph) -> dict[str, Any]:

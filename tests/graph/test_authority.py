@@ -8,7 +8,8 @@ import pytest
 
 from gwctl.api.configmap import ConfigMap
 from gwctl.api.parse import parse_resource
-from gwctl.graph.authority import AUTHORITIES_LIMIT, Authorities, join_authorities, read_authorities
+from gwctl.graph.authority import AUTHORITIES_LIMIT, join_authorities, read_authorities
+from gwctl.graph.node import Authorities
 from tests.certificates import make_authority, make_pair
 
 ONE, TWO = make_authority("one"), make_authority("two")

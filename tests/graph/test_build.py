@@ -14,8 +14,9 @@ from gwctl.api.ref import Ref
 from gwctl.graph.build import build_graph
 from gwctl.graph.node import Graph
 from gwctl.snapshot import Snapshot
-from tests.certificates import make_pair, tls_secret
+from tests.certificates import make_authority, make_pair, tls_secret
 from tests.graph.manifests import CONTROLLER, GATEWAY, read, read_all
+from tests.manifests import backend_tls_policy, config_map
 
 NAMES = st.sampled_from(["a", "b"])
 NAMESPACES = st.sampled_from(["default", "default", "n"])
@@ -126,6 +127,21 @@ SECRETS = st.builds(
     NAMES,
     NAMESPACES,
 )
+POLICIES = st.builds(
+    lambda name, service, trusted, section, day: backend_tls_policy(
+        name, service, *trusted, section=section, created=f"2026-01-0{day}T00:00:00Z"
+    ),
+    NAMES,
+    NAMES,
+    st.lists(NAMES, min_size=1, max_size=2),
+    st.sampled_from(["", "", "p"]),
+    st.integers(1, 3),
+)
+CONFIG_MAPS = st.builds(
+    lambda name, number: config_map(name, *[make_authority("one"), make_authority("two")][:number]),
+    NAMES,
+    st.integers(0, 2),
+)
 GRANT = {
     "from": [
         {"group": "gateway.networking.k8s.io", "kind": kind, "namespace": namespace}
@@ -134,10 +150,16 @@ GRANT = {
     "to": [{"group": "", "kind": "Service"}, {"group": "", "kind": "Secret"}],
 }
 ROUTES = (HTTP_ROUTES, GRPC_ROUTES, GRPC_ROUTES, TCP_ROUTES, TCP_ROUTES, TLS_ROUTES, TLS_ROUTES)
-SMALL = st.one_of(*ROUTES, SERVICES, SLICES, SPACES, SECRETS).map(read)
+SMALL = st.one_of(*ROUTES, SERVICES, SLICES, SPACES, SECRETS, POLICIES, POLICIES, CONFIG_MAPS).map(read)
 LARGE = st.one_of(
     manifest("GatewayClass", some(controllerName=st.sampled_from([CONTROLLER, "example.com/other"]))),
-    manifest("Gateway", some(gatewayClassName=NAMES, listeners=LISTENERS)),
+    manifest(
+        "Gateway",
+        maybe(
+            {"gatewayClassName": NAMES, "listeners": LISTENERS},
+            tls=some(backend=some(clientCertificateRef=maybe({"name": NAMES}, namespace=NAMESPACES))),
+        ),
+    ),
     manifest("ReferenceGrant", st.just(GRANT)),
 ).map(read)
 RESOURCES = st.one_of(SMALL, SMALL, LARGE)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gwctl.haproxy.lookup import DanglingReference, Outcome, look_up, look_up_connection, look_up_handshake
 from gwctl.haproxy.names import Table, frontend_name
 from gwctl.haproxy.state import Rows
-from gwctl.haproxy.table import ERROR_TARGET, service_key
+from gwctl.haproxy.table import ERROR_TARGET, Upstream, service_key
 from gwctl.routing.matcher import find_rule, find_sni_rule
 from gwctl.routing.request import Request
 from gwctl.routing.rule import Rule
@@ -52,7 +52,7 @@ def shares(rule: Rule, mode: str = "http") -> dict[str, int]:
     found: dict[str, int] = {}
     for backend in rule.backends:
         mode = backend.protocol or mode
-        key = ERROR_TARGET if backend.service is None else service_key(backend.service, mode)
+        key = ERROR_TARGET if backend.service is None else service_key(Upstream(backend.service), mode)
         found[key] = found.get(key, 0) + backend.weight
     return found
 

@@ -31,6 +31,7 @@ EXTRA_KINDS = (
     Kind("Lease", "leases", "coordination.k8s.io"),
     Kind("Event", "events", "events.k8s.io"),
     Kind("Secret", "secrets"),
+    Kind("ConfigMap", "configmaps"),
     Kind("CustomResourceDefinition", "customresourcedefinitions", "apiextensions.k8s.io", namespaced=False),
 )
 

@@ -138,7 +138,11 @@ async def wait_for(
                     response = await fetch(port, request)
                 except (OSError, EOFError):
                     response = None
-                if response is not None and response.status == status and backend in ("", _name_of(response)):
+                if (
+                    response is not None
+                    and response.status == status
+                    and (not backend or backend == _name_of(response))
+                ):
                     return response
                 await asyncio.sleep(0.005)
     except TimeoutError:

@@ -15,9 +15,9 @@ from gwctl.api.secret import Secret
 from gwctl.kube.client import KubeClient
 from gwctl.kube.reflector import Pace
 from gwctl.providers.kubernetes import KubernetesSource
-from tests.certificates import make_pair
+from tests.certificates import make_authority, make_pair
 from tests.kube.apiserver import ApiServer
-from tests.manifests import CONTROLLER, gateway, gateway_class, https_listener
+from tests.manifests import CONTROLLER, backend_tls_policy, config_map, gateway, gateway_class, https_listener
 from tests.providers.reader import Reader
 
 PACE = Pace(first=0.01, longest=0.04, refused=600.0, missing=0.02)
@@ -189,3 +189,25 @@ async def test_what_is_told_of_a_secret_holds_nothing_of_it(client: KubeClient, 
             ("data[tls.key]", "must be base64"),
         }
         assert known(reader) == set()
+
+
+async def test_config_maps_that_policies_refer_to_are_read_by_name_and_no_other_is_asked_for(
+    client: KubeClient, server: ApiServer
+) -> None:
+    one, two = make_authority("one"), make_authority("two")
+    for name in ("a", "other"):
+        server.put(config_map(name, one))
+    server.put(backend_tls_policy("p", "web", "a", "missing"))
+    async with reading(client) as (_, reader):
+        (found,) = [resource for ref, resource in reader.state.items() if ref.kind == "ConfigMap"]
+        assert found.metadata.name == "a"
+        server.put(config_map("missing", two))
+        await reader.until(lambda: Ref("ConfigMap", "default", "missing") in reader.state)
+        server.remove("BackendTLSPolicy", "p")
+        await reader.until(lambda: not [ref for ref in reader.state if ref.kind == "ConfigMap"])
+    paths = [request for request in server.requests if "/configmaps" in request]
+    assert {name for path in paths for name in ("a", "missing", "other") if f"name%3D{name}" in path} == {
+        "a",
+        "missing",
+    }
+    assert all("fieldSelector" in path for path in paths)

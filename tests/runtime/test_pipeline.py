@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from gwctl.api.ref import Ref
 from gwctl.haproxy.plan import diff
 from gwctl.runtime.pipeline import Pipeline, advance
+from tests.certificates import make_authority, make_pair
 from tests.manifests import (
     CONTROLLER,
     Manifest,
+    backend_tls_policy,
+    config_map,
     endpoints,
     gateway,
     gateway_class,
@@ -27,6 +30,8 @@ from tests.manifests import (
 from tests.pipeline import desired_state, parse
 
 SERVICES = ["s1", "s2", "s3"]
+AUTHORITIES = [make_authority("one"), make_authority("two")]
+PAIRS = [make_pair("client.test"), make_pair("client.test", serial=2)]
 
 
 def _random_objects(random: Random, listeners: list[Manifest]) -> list[Manifest]:
@@ -34,8 +39,9 @@ def _random_objects(random: Random, listeners: list[Manifest]) -> list[Manifest]
     routes = random_routes(random, SERVICES, 5)
     manifests = [*random.sample(routes, random.randint(0, 5))]
     for name in SERVICES:
+        ports: list[dict[str, int] | int] = [80, 80, 81, {"p": 80}]
         if random.random() < 0.8:
-            manifests.append(service(name, random.choice([80, 80, 81])))
+            manifests.append(service(name, random.choice(ports)))
         manifests += endpoints(name, [("10.0.0.1", 80 + random.randint(0, 2))] * random.randint(0, 1))
     if random.random() < 0.5:
         manifests.append(tcp_route("t", [{"name": random.choice(SERVICES), "port": 80}]))
@@ -44,7 +50,24 @@ def _random_objects(random: Random, listeners: list[Manifest]) -> list[Manifest]
     if random.random() < 0.9:
         tcp = listener("tcp", 90, protocol="TCP")
         manifests.append(gateway([*(listeners if random.random() < 0.8 else listeners[:1]), tcp]))
+        if random.random() < 0.7:
+            manifests[-1]["spec"]["tls"] = {"backend": {"clientCertificateRef": {"name": "client"}}}
+    manifests += _random_policies(random)
     return [gateway_class(), *manifests]
+
+
+def _random_policies(random: Random) -> list[Manifest]:
+    """Policies for backends, and what they and Gateways refer to."""
+    manifests = [config_map(name, *random.sample(AUTHORITIES, random.randint(0, 2))) for name in ("a", "b")]
+    manifests.append(random.choice(PAIRS).secret("client"))
+    for number in range(random.randint(0, 4)):
+        created = f"2026-01-0{random.randint(1, 3)}T00:00:00Z"
+        target, trusted = random.choice(SERVICES), random.sample(["a", "b", "missing"], random.randint(1, 2))
+        host, section = random.choice(["x.test", "y.test"]), random.choice(["", "", "p"])
+        manifests.append(
+            backend_tls_policy(f"p{number}", target, *trusted, hostname=host, section=section, created=created)
+        )
+    return manifests
 
 
 def _assert_equal(one: Pipeline, other: Pipeline) -> None:
@@ -57,6 +80,7 @@ def _assert_equal(one: Pipeline, other: Pipeline) -> None:
     assert one.tables.services == other.tables.services
     assert one.tables.uses == other.tables.uses
     assert set(one.problems) == set(other.problems)
+    assert one.graph.policies == other.graph.policies
 
 
 @settings(deadline=None, max_examples=60)
@@ -81,4 +105,5 @@ def test_step_by_step_equals_all_at_once(random: Random) -> None:
         desired = desired_state(pipeline, actual, desired)
         anew = desired_state(advance(None, there, CONTROLLER), actual)
         assert desired.state == anew.state
+        assert (desired.state.tls, desired.state.pems) == (anew.state.tls, anew.state.pems)
         assert diff(desired.state, actual) == diff(anew.state, actual)

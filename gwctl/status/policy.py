@@ -1,0 +1,41 @@
+"""BackendTLSPolicies: what each Gateway of ours that has routes to a policy's Services makes of it.
+
+In: an Outcome. Out: the statuses that may have changed. The surprising fact: a policy whose Services none of our
+Gateways uses gets no entry, whatever is wrong with it, because an entry names a Gateway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gwctl.api.ref import Ref
+from gwctl.api.wire import ParentReference
+from gwctl.graph.node import PolicyNode
+from gwctl.status.condition import judge, select
+from gwctl.status.outcome import Outcome
+from gwctl.status.status import ParentStatus, Status
+
+
+def build_policies(outcome: Outcome, before: Outcome | None) -> Iterator[tuple[Ref, Status | None]]:
+    """The status of every policy that may have changed; None for one that is no longer ours."""
+    nodes, old = outcome.graph.policies, before.graph.policies if before is not None else {}
+    if nodes is old:
+        return
+    for ref in old.keys() - nodes.keys():
+        yield ref, None
+    for ref, node in nodes.items():
+        if old.get(ref) is not node:
+            yield ref, _build_policy(node)
+
+
+def _build_policy(node: PolicyNode) -> Status:
+    conditions = (
+        judge("Accepted", select(node.problems, "Accepted"), "the policy is accepted"),
+        judge("ResolvedRefs", select(node.problems, "ResolvedRefs"), "all references are resolved"),
+    )
+    ancestors = tuple(
+        ParentStatus(ParentReference(namespace=gateway.namespace, name=gateway.name), conditions)
+        for gateway in node.ancestors
+    )
+    metadata = node.resource.metadata
+    return Status(metadata.uid, metadata.generation, ancestors=ancestors)
