@@ -111,6 +111,7 @@ async def test_header_changes(dataplane: DataPlane, tmp_path: Path) -> None:
         },
         "/long": {"set": [{"name": "x-long", "value": "%" * 4096}, {"name": "x-short", "value": "a" * 239}]},
         "/edges": {"set": [{"name": f"x-{n}", "value": "v" * n} for n in (1, 127, 128, 239, 240, 241, 255, 256, 2288)]},
+        "/three": {"remove": ["x-twice"], "set": setting("x-twice", "one,two"), "add": setting("x-twice", "three, %")},
         "/token": {"set": [{"name": "x!#$%&'*+-.^_`|~", "value": "%[src]"}], "remove": ["x'"]},
     }
     rules = [rule(where, headers(**change)) for where, change in changes.items()]
@@ -122,6 +123,7 @@ async def test_header_changes(dataplane: DataPlane, tmp_path: Path) -> None:
         "/all": {"x-twice": ["one", "two"]},
         "/long": {"x-long": ["%" * 4096], "x-short": ["a" * 239]},
         "/edges": {f"x-{n}": ["v" * n] for n in (1, 127, 128, 239, 240, 241, 255, 256, 2288)},
+        "/three": {"x-twice": ["one,two", "three, %"]},
         "/token": {"x!#$%&'*+-.^_`|~": ["%[src]"]},
     }
     gone = {"/remove": ("x-twice", "x-not-there"), "/all": ("x-gone",), "/token": ("x'",)}
