@@ -315,6 +315,8 @@ def _random_rule(random: Random, services: list[str]) -> Manifest:
         rule["timeouts"] = {random.choice(["request", "backendRequest"]): random.choice(["0s", "10s", "1h"])}
     if random.random() > 0.85:
         rule["retry"] = {"attempts": random.randint(1, 3), "codes": random.sample([500, 503], random.randint(0, 2))}
+    elif random.random() > 0.85:
+        rule["sessionPersistence"] = random.choice([{}, {"type": "Header", "sessionName": "x-session"}])
     return {**rule, "backendRefs": refs}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from gwctl.cli.filters import describe_filters
+from gwctl.cli.filters import describe_filters, describe_session
 from gwctl.cli.live import read_live_state
 from gwctl.cli.manifests import one_line, read_pipeline
 from gwctl.cli.option import DATA_PLANE, config_options, manifests_option, read_config
@@ -222,6 +222,8 @@ class _Explanation:
         rule = candidate.rule
         for title, text in self._describe_filters(rule.filters, candidate):
             yield _line(title, text)
+        if rule.session is not None and rule.filters.redirect is None:
+            yield _line("session", shown(describe_session(rule.session)))
         if rule.filters.redirect is not None:
             yield _line("then", self._redirect(rule.filters.redirect, candidate))
         else:

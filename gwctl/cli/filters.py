@@ -8,6 +8,7 @@ from gwctl.routing.effect import origin_fits, rewritten_path
 from gwctl.routing.filter import Cors, Filters, HeaderFilter, Retry, Timeouts
 from gwctl.routing.request import Request
 from gwctl.routing.rule import PathKey
+from gwctl.routing.session import Session
 
 
 def describe_filters(filters: Filters, matched: PathKey, request: Request) -> Iterator[tuple[str, str]]:
@@ -31,6 +32,13 @@ def describe_filters(filters: Filters, matched: PathKey, request: Request) -> It
         yield "retry", _describe_retry(filters.retry)
     if filters.timeouts is not None:
         yield "timeouts", ", ".join(_describe_timeouts(filters.timeouts))
+
+
+def describe_session(session: Session) -> str:
+    """Say how a rule keeps clients at their servers."""
+    kind = "header" if session.in_header else "permanent cookie" if session.is_permanent else "cookie"
+    name = session.name or "of gwctl's choosing"
+    return f"{kind} {name}" + (f", for {session.seconds} s" if session.seconds else "")
 
 
 def _describe_cors(cors: Cors, request: Request) -> str:

@@ -486,14 +486,16 @@ class _RuleBuilder:
                     self._filters(f"spec.rules[{index}]", rule.filters),
                 )
                 backends = self._backends(index, rule.backend_refs)
-                yield HTTPRuleNode(index, rule.name or "", matches, filters, backends, rule.timeouts, rule.retry)
+                more = rule.timeouts, rule.retry, rule.session_persistence
+                yield HTTPRuleNode(index, rule.name or "", matches, filters, backends, *more)
 
     def _grpc(self, route: GRPCRoute) -> Iterator[GRPCRuleNode]:
         for index, rule in enumerate(route.spec.rules):
             if self._stands(index, check_grpc_rule(rule)):
                 backends = self._backends(index, rule.backend_refs)
                 filters = self._filters(f"spec.rules[{index}]", rule.filters)
-                yield GRPCRuleNode(index, rule.name or "", rule.matches, filters, backends)
+                session = rule.session_persistence
+                yield GRPCRuleNode(index, rule.name or "", rule.matches, filters, backends, session)
 
     def _tcp(self, route: TCPRoute | TLSRoute) -> Iterator[TCPRuleNode]:
         for index, rule in enumerate(route.spec.rules):

@@ -14,7 +14,14 @@ from typing import Any, Literal, NamedTuple
 from gwctl.api.backendtlspolicy import BackendTLSPolicy
 from gwctl.api.gateway import Gateway, GatewayClass
 from gwctl.api.grpcroute import GRPCRoute, GRPCRouteMatch
-from gwctl.api.httproute import HTTPRoute, HTTPRouteFilter, HTTPRouteMatch, HTTPRouteRetry, HTTPRouteTimeouts
+from gwctl.api.httproute import (
+    HTTPRoute,
+    HTTPRouteFilter,
+    HTTPRouteMatch,
+    HTTPRouteRetry,
+    HTTPRouteTimeouts,
+    SessionPersistence,
+)
 from gwctl.api.ref import Ref
 from gwctl.api.sensitive import Sensitive
 from gwctl.api.tcproute import TCPRoute
@@ -190,6 +197,7 @@ class HTTPRuleNode:
     backends: tuple[BackendNode, ...]
     timeouts: HTTPRouteTimeouts | None = None
     retry: HTTPRouteRetry | None = None
+    session: SessionPersistence | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +209,7 @@ class GRPCRuleNode:
     matches: tuple[GRPCRouteMatch, ...]
     filters: tuple[FilterNode, ...]
     backends: tuple[BackendNode, ...]
+    session: SessionPersistence | None = None
 
 
 @dataclass(frozen=True, slots=True)

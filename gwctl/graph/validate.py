@@ -26,6 +26,8 @@ from gwctl.api.httproute import (
     HTTPRouteFilter,
     HTTPRouteMatch,
     HTTPRouteRule,
+    SessionPersistence,
+    duration_milliseconds,
 )
 from gwctl.api.wire import HEADER_NAME_PATTERN
 
@@ -34,7 +36,6 @@ SUPPORTED_FILTERS = frozenset(
     {"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS", "RequestMirror"}
 )
 _HEADER_FILTERS = ("RequestHeaderModifier", "ResponseHeaderModifier")
-UNSUPPORTED_FIELDS: tuple[tuple[str, str], ...] = (("session_persistence", "sessionPersistence"),)
 
 MATCH_LIMIT = 9_000
 """Longest match in bytes, its values percent-encoded. With what its rule does it must fit into one row of a table."""
@@ -66,6 +67,10 @@ MESSAGE_HEADERS = frozenset({"connection", "upgrade", "content-length", "transfe
 """Headers that HAProxy makes itself for each connection: it would drop a change of them without a word."""
 
 
+_TOKEN = re.compile(HEADER_NAME_PATTERN)
+_TAKEN_HEADERS = MESSAGE_HEADERS | {"host", "cookie", "set-cookie"}
+
+
 def check_rule(rule: HTTPRouteRule) -> list[Refusal]:
     """Everything for which a rule is refused; empty when it stands."""
     found: list[Refusal] = []
@@ -77,10 +82,21 @@ def check_rule(rule: HTTPRouteRule) -> list[Refusal]:
     if rule.retry is not None and (rule.retry.attempts or 0) > MOST_RETRIES:
         message = f"more than {MOST_RETRIES} retries are not supported"
         found.append(Refusal("retry.attempts", message))
-    for attribute, field in UNSUPPORTED_FIELDS:
-        if getattr(rule, attribute) is not None:
-            found.append(Refusal(field, f"{field} is not supported yet"))
+    if rule.session_persistence is not None:
+        _check_session(rule.session_persistence, found)
+        if rule.retry is not None:
+            found.append(Refusal("sessionPersistence", "sessions of a rule with retries are not supported"))
     return found
+
+
+def _check_session(session: SessionPersistence, found: list[Refusal]) -> None:
+    name = session.session_name
+    if name and not _TOKEN.fullmatch(name):
+        found.append(Refusal("sessionPersistence.sessionName", f"{name!r} is no name of a cookie or a header"))
+    elif name and session.type == "Header" and name.lower() in _TAKEN_HEADERS:
+        found.append(Refusal("sessionPersistence.sessionName", f"the header {name} has another meaning"))
+    if session.absolute_timeout is not None and duration_milliseconds(session.absolute_timeout) == 0:
+        found.append(Refusal("sessionPersistence.absoluteTimeout", "a session of 0s is none"))
 
 
 def hostname_error(hostname: str) -> str | None:

@@ -4,12 +4,14 @@
 --   group row   rule '&' rule ...       rules in the order of precedence, the first that fits takes the request
 --   rule        conditions '?' entry    conditions joined by '+'; none: always fits
 --   condition   m:METHOD | c:METHOD (a CORS preflight for it fits too) | p~REGEX | h:NAME:VALUE | h~NAME:REGEX | q:NAME:VALUE | q~NAME:REGEX  (percent-encoded)
---   target      '*' WEIGHT ':' SHARE '+' WEIGHT ':' SHARE ...
+--   target      '*' WEIGHT ':' SHARE '+' WEIGHT ':' SHARE ...; with sessions '*' SESSION '>' WEIGHT ...
+--   session     c|p|h (a cookie, a permanent one, a header) ':' NAME ':' SECONDS
 --   share       SERVICE, or SERVICE '@' FILTERS where its filters are not those of its rule
 --   mirrors row NUMERATOR '/' DENOMINATOR ':' SHARE '+' ...
 --   cors row    origins|credentials|methods|headers|exposed headers|max age; lists joined by '+', percent-encoded
 
 local groups = Map.new("@GROUPS@", Map._str)
+local services = Map.new("@SERVICES@", Map._str)
 local paths_prefix = Map.new("@PATHS_PREFIX@", Map._beg)
 
 local CACHE_LIMIT = 10000
@@ -89,13 +91,14 @@ end)
 
 local parse_target = cache(function(text)
     local total, ends, shares = 0, {}, {}
-    for _, part in ipairs(split(text:sub(2), "+")) do
+    local session, weights = text:match("^%*([^>]*)>(.*)$")
+    for _, part in ipairs(split(weights or text:sub(2), "+")) do
         local weight, share = part:match("^(%d+):(.*)$")
         local service, filters = share:match("^([^@]*)@?(.*)$")
         total = total + tonumber(weight)
         ends[#ends + 1], shares[#shares + 1] = total, { service = service, filters = filters }
     end
-    return { total = total, ends = ends, shares = shares }
+    return { total = total, ends = ends, shares = shares, session = session }
 end)
 
 local function query_decode(text)
@@ -180,15 +183,91 @@ core.register_action("gwctl_match", { "http-req" }, function(txn)
     end
 end)
 
--- Replaces txn.target, services with weights, by one of them, and txn.filters by its own where it has any.
+-- Sessions. A client is given a token that names its server, by a hash of the Service's key and the server's name; what it
+-- sends back counts only where it names a server of one of the rule's own Services. So there is nothing to remember:
+-- another replica, and this HAProxy when it has started anew, finds the same server.
+local parse_session = cache(function(text)
+    local kind, name, seconds = text:match("^(.):([^:]*):(%d*)$")
+    name = decode(name)
+    return { kind = kind, name = name, header = name:lower(), seconds = tonumber(seconds) }
+end)
+
+-- What an id stands for never changes, so it is searched for once.
+local ids, servers_of, ids_count = {}, {}, 0
+
+local function server_id(txn, service, server)
+    local text = service .. "|" .. server
+    local id = ids[text]
+    if id == nil then
+        if ids_count >= CACHE_LIMIT then ids, servers_of, ids_count = {}, {}, 0 end
+        id = txn.sc:hex(txn.sc:sha2(text, 256)):sub(1, 20):lower()
+        ids[text], servers_of[id], ids_count = id, { service = service, name = server }, ids_count + 1
+    end
+    return id
+end
+
+local function sent_token(txn, session)
+    if session.kind ~= "h" then return txn.sf:req_cook(session.name) end
+    return join_header(txn.http:req_get_headers()[session.header]) or ""
+end
+
+-- Gives the share and the server's name that a request's token stands for, nil where it stands for none.
+local function find_session(txn, target)
+    local session = parse_session(target.session)
+    local id, ends = sent_token(txn, session):match("^(%x+)%.?(%x*)$")
+    if id == nil or #id ~= 20 then return nil end
+    if session.seconds ~= nil and (tonumber(ends, 16) or 0) <= core.now().sec then return nil end
+    local known = servers_of[id]
+    for _, share in ipairs(target.shares) do
+        local slot = services:lookup(share.service)
+        local servers = slot and core.backends[slot].servers or {}
+        if known ~= nil then
+            if known.service == share.service and servers[known.name] ~= nil then return share, known.name end
+        else
+            for name in pairs(servers) do
+                if server_id(txn, share.service, name) == id then return share, name end
+            end
+        end
+    end
+    return nil
+end
+
+-- Replaces txn.target, services with weights, by one of them, and txn.filters by its own where it has any. Where the
+-- client has a session, it is its own Service, and txn.server is the server.
 core.register_action("gwctl_pick", { "http-req", "tcp-req" }, function(txn)
     local target = parse_target(txn:get_var("txn.target"))
-    local number = math.random(target.total)
-    local index = 1
-    while number > target.ends[index] do index = index + 1 end
-    local share = target.shares[index]
+    local share
+    if target.session then
+        local server
+        share, server = find_session(txn, target)
+        txn:set_var("txn.session", target.session)
+        if share then txn:set_var("txn.server", server) end
+    end
+    if share == nil then
+        local number = math.random(target.total)
+        local index = 1
+        while number > target.ends[index] do index = index + 1 end
+        share = target.shares[index]
+    end
     txn:set_var("txn.target", share.service)
     if share.filters ~= "" then txn:set_var("txn.filters", share.filters) end
+end)
+
+-- Gives a client the token of the server that has answered, where it has not got it already.
+core.register_action("gwctl_session", { "http-res" }, function(txn)
+    local server = txn.sf:srv_name()
+    if server == "" or server == txn:get_var("txn.server") then return end
+    local session = parse_session(txn:get_var("txn.session"))
+    local token = server_id(txn, txn:get_var("txn.backend_service"), server)
+    if session.seconds ~= nil then token = token .. string.format(".%x", core.now().sec + session.seconds) end
+    if session.kind == "h" then
+        txn.http:res_set_header(session.name, token)
+        return
+    end
+    local cookie = session.name .. "=" .. token .. "; Path=/; HttpOnly; SameSite=Lax"
+    if session.kind == "p" then cookie = cookie .. "; Max-Age=" .. session.seconds end
+    if txn.sf:ssl_fc() == "1" then cookie = cookie .. "; Secure" end
+    txn.http:res_add_header("set-cookie", cookie)
 end)
 
 local WELL_KNOWN_PORTS = { http = "80", https = "443" }

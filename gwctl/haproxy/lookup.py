@@ -269,7 +269,8 @@ def _query_decode(text: bytes) -> bytes:
 
 def _shares(rows: _Rows, row: str, target: str) -> Iterator[tuple[Share, str]]:
     """Yield the shares of a target, each with the key of filters that it names."""
-    parts = [part.partition(":") for part in target[1:].split("+")] if target.startswith("*") else [("1", "", target)]
+    several = target[target.find(">") + 1 or 1 :].split("+") if target.startswith("*") else []
+    parts = [part.partition(":") for part in several] or [("1", "", target)]
     for weight, _, text in parts:
         name, _, filters = text.partition("@")
         slot = "" if name in (ERROR_TARGET, REDIRECT_TARGET) else rows.get(Table.SERVICES, name, row)

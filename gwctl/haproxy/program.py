@@ -39,6 +39,7 @@ from gwctl.haproxy.names import (
     inner_name,
     listener_slot_name,
 )
+from gwctl.haproxy.persistence import keep_session, use_server
 from gwctl.haproxy.socket import abstract_socket, configured
 from gwctl.haproxy.state import CrtEntry, Section, SectionKey, SectionKind
 from gwctl.haproxy.table import CONNECT_TIMEOUT, NO_LIMIT
@@ -101,6 +102,7 @@ def listen_on(*, ipv6: bool) -> tuple[str, ...]:
 def lua_text(layout: Layout) -> str:
     """Give the Lua part of the program, bound to the tables' files."""
     bound = {
+        "SERVICES": layout.table(Table.SERVICES),
         "GROUPS": layout.table(Table.GROUPS),
         "PATHS_PREFIX": layout.table(Table.PATHS_PREFIX),
         "LOOP": abstract_socket(layout.maps),
@@ -241,6 +243,7 @@ def slot_section(name: str, mode: str) -> tuple[SectionKey, Section]:
     section: dict[str, Any] = {"name": name, "mode": mode, "from": defaults}
     if mode == "http":
         section["http_request_rule_list"] = list(loop.try_once())
+        section["server_switching_rule_list"] = list(use_server())
     return SectionKey(SectionKind.BACKENDS, name), section
 
 
@@ -269,7 +272,7 @@ def _http(layout: Layout, *, tls: bool = False) -> Section:
             *_find_backend(layout),
             *filter_request(layout.table),
         ],
-        "http_response_rule_list": [*grpc.note_answers(), *expose_headers()],
+        "http_response_rule_list": [*grpc.note_answers(), *expose_headers(), *keep_session()],
         "http_after_response_rule_list": list(change_response()),
     }
 

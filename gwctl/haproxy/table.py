@@ -33,6 +33,7 @@ from gwctl.haproxy.state import Change, Protocol, Rows, ServerTLS
 from gwctl.routing.effect import WELL_KNOWN_PORTS, uri_path
 from gwctl.routing.filter import NO_FILTERS, Cors, Filters, HeaderFilter, Mirror, PathChange, Retry, Timeouts
 from gwctl.routing.rule import Backend, Candidate, Match, PathKey, Rule
+from gwctl.routing.session import Session
 from gwctl.routing.virtualhost import Frontend, FrontendKey, Paths, Routing, Scheme, SniRule, VirtualHost
 
 ROW_LIMIT = 12_500
@@ -487,7 +488,7 @@ def _target(rule: Rule, mode: str, side: Side, filters: Callable[[Filters], str]
     """Give a target and the key of its filters, as ``filters`` makes keys.
 
     A target is one Service, ``!`` for an error, ``-`` for a redirect, or ``*`` and shares by weight. A share whose
-    filters are not those of its rule names them after a ``@``.
+    filters are not those of its rule names them after a ``@``. Of a rule with sessions ``*SESSION>`` comes before them.
     """
     own = filters(rule.filters)
     if rule.filters.redirect is not None:
@@ -498,10 +499,17 @@ def _target(rule: Rule, mode: str, side: Side, filters: Callable[[Filters], str]
         shares[share] = shares.get(share, 0) + backend.weight
     if not shares:
         return ERROR_TARGET, own
-    if len(shares) == 1:
+    if len(shares) == 1 and rule.session is None:
         return next(iter(shares))
     names = {share: share[0] if share[1] == own else "@".join(share) for share in shares}
-    return "*" + "+".join(f"{weight}:{names[share]}" for share, weight in sorted(shares.items())), own
+    session = f"{_session_field(rule.session, rule.name)}>" if rule.session is not None else ""
+    return f"*{session}" + "+".join(f"{weight}:{names[share]}" for share, weight in sorted(shares.items())), own
+
+
+def _session_field(session: Session, rule: str) -> str:
+    """``KIND:NAME:SECONDS``: ``c`` for a cookie, ``p`` for one that outlives the browser, ``h`` for a header."""
+    kind = "h" if session.in_header else "p" if session.is_permanent else "c"
+    return f"{kind}:{encode(session.name or f'gwctl-{content_id(rule)[:8]}')}:{session.seconds or ''}"
 
 
 def _conditions(match: Match) -> Iterator[str]:

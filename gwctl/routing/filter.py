@@ -141,9 +141,12 @@ class Filters:
             None if redirect else _rewrite_then(self.rewrite, other.rewrite, host_is_set),
             other.timeouts or self.timeouts,
             other.cors or self.cors,
-            (*self.mirrors, *(replace(item, filters=self.of_copy.then(item.filters)) for item in other.mirrors)),
+            () if redirect else self.mirrors + other._mirrors_after(self),
             other.retry or self.retry,
         )
+
+    def _mirrors_after(self, before: Filters) -> tuple[Mirror, ...]:
+        return tuple(replace(item, filters=before.of_copy.then(item.filters)) for item in self.mirrors)
 
     @property
     def of_copy(self) -> Filters:

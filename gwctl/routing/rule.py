@@ -17,6 +17,7 @@ from gwctl.api.ref import Ref
 from gwctl.graph.grpc import method_pattern
 from gwctl.graph.node import BackendNode, GRPCRuleNode, HTTPRuleNode, RouteNode, ServicePort, TCPRuleNode
 from gwctl.routing.filter import NO_FILTERS, Filters, build_filters, build_retry, build_timeouts, choose_protocol
+from gwctl.routing.session import Session, build_session
 
 PathKind = Literal["exact", "regex", "prefix"]
 
@@ -75,6 +76,7 @@ class Rule:
     index: int
     backends: tuple[Backend, ...]
     filters: Filters = NO_FILTERS
+    session: Session | None = None
 
     @property
     def name(self) -> str:
@@ -163,7 +165,8 @@ def _build_rule(route: Ref, node: HTTPRuleNode | GRPCRuleNode) -> Rule:
     filters = build_filters(node.filters, route.kind)
     if isinstance(node, HTTPRuleNode) and (node.timeouts, node.retry) != (None, None):
         filters = replace(filters, timeouts=build_timeouts(node.timeouts), retry=build_retry(node.retry))
-    return Rule(route, node.index, _build_backends(node.backends, route.kind), filters)
+    backends = _build_backends(node.backends, route.kind)
+    return Rule(route, node.index, backends, filters, build_session(node.session))
 
 
 def _build_backends(nodes: Iterable[BackendNode], kind: str) -> tuple[Backend, ...]:

@@ -112,6 +112,9 @@ POOL: Json = {
     "server_timeout": 5000,
     "http_reuse": "always",
     "http_request_rule_list": [{"type": "set-retries", "expr": "var(txn.retries)"}],
+    "server_switching_rule_list": [
+        {"target_server": "%[var(txn.server)]", "cond": "if", "cond_test": "{ var(txn.server) -m found }"}
+    ],
     "servers": {
         "a": {"name": "a", "address": "127.0.0.1", "port": 80, "weight": 3, "maintenance": "enabled"},
         "b": {"name": "b", "address": "127.0.0.1", "port": 81},
@@ -238,7 +241,8 @@ async def test_without_full_section_children_stay_out_of_sight_and_untouched(api
     within = {"transaction_id": await begin(api)}
     expect(await api.post("/configuration/backends", params=FULL | within, json=POOL), 202)
     alone = expect(await api.get("/configuration/backends/pool", params=within), 200).json()
-    assert alone == {key: value for key, value in POOL.items() if key not in {"servers", "http_request_rule_list"}}
+    children = {"servers", "http_request_rule_list", "server_switching_rule_list"}
+    assert alone == {key: value for key, value in POOL.items() if key not in children}
     expect(await api.put("/configuration/backends/pool", params=within, json=alone | {"server_timeout": 7}), 202)
     whole = expect(await api.get("/configuration/backends/pool", params=FULL | within), 200).json()
     assert whole == POOL | {"server_timeout": 7}

@@ -109,7 +109,7 @@ def test_a_port_for_websockets_takes_no_calls(protocol: str, problems: int) -> N
             "{filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [upgrade]}}]}",
             "filters[0].requestHeaderModifier.remove[0]",
         ),
-        ("{sessionPersistence: {}}", "sessionPersistence"),
+        ("{sessionPersistence: {sessionName: 'a b'}}", "sessionPersistence.sessionName"),
     ],
 )
 def test_a_rule_that_cannot_be_served_is_refused_with_its_field(rule: str, field: str) -> None:

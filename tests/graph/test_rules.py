@@ -127,7 +127,10 @@ EXTENSION = "{type: ExtensionRef, extensionRef: {group: g, kind: K, name: n}}"
 UNSUPPORTED = [
     (f"filters: [{EXTENSION}]", "filters[0].type"),
     ("retry: {attempts: 101}", "retry.attempts"),
-    ("sessionPersistence: {}", "sessionPersistence"),
+    ("sessionPersistence: {}, retry: {}", "sessionPersistence"),
+    ("sessionPersistence: {sessionName: 'a=b'}", "sessionPersistence.sessionName"),
+    ("sessionPersistence: {sessionName: Cookie, type: Header}", "sessionPersistence.sessionName"),
+    ("sessionPersistence: {absoluteTimeout: 0s}", "sessionPersistence.absoluteTimeout"),
     (
         f"backendRefs: [{{name: s, port: 80, filters: [{EXTENSION}]}}]",
         "backendRefs[0].filters[0].type",

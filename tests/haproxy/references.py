@@ -56,7 +56,8 @@ def _check_filters(state: State, name: str, where: str) -> None:
 
 
 def _check_target(state: State, target: str, where: str) -> None:
-    shares = [part.partition(":")[2] for part in target[1:].split("+")] if target.startswith("*") else [target]
+    several = target.rpartition(">")[2].removeprefix("*").split("+") if target.startswith("*") else []
+    shares = [part.partition(":")[2] for part in several] or [target]
     for share in shares:
         _check_share(state, share, where)
 

@@ -37,6 +37,9 @@ from tests.pipeline import NOTHING, build_pipeline, desired_state
 SERVICES = ["s1", "s2", "s3"]
 TLS_FRONTEND = "gwctl.default.gateway.443"
 
+RANDOM = st.randoms(use_true_random=True)
+"""A state takes more choices than Hypothesis would draw itself."""
+
 
 def cluster(random: Random, listeners: list[Manifest]) -> list[Manifest]:
     manifests = [gateway_class(), gateway(listeners), *random_routes(random, [*SERVICES, "missing"], 6)]
@@ -73,14 +76,14 @@ def without_empty(state: State) -> State:
 
 
 @settings(deadline=None)
-@given(st.randoms(use_true_random=False))
+@given(RANDOM)
 def test_diff_of_equal_states_is_empty(random: Random) -> None:
     state = desired_state(build_pipeline(cluster(random, random_listeners(random, 80)))).state
     assert not diff(state, state)
 
 
 @settings(deadline=None)
-@given(st.randoms(use_true_random=False))
+@given(RANDOM)
 def test_first_start_is_one_transaction(random: Random) -> None:
     desired = desired_state(build_pipeline(cluster(random, random_listeners(random, 80)))).state
     plan = diff(desired, NOTHING)
@@ -90,7 +93,7 @@ def test_first_start_is_one_transaction(random: Random) -> None:
 
 
 @settings(deadline=None)
-@given(st.randoms(use_true_random=False))
+@given(RANDOM)
 def test_a_change_of_routes_reaches_the_desired_state_and_every_step_is_consistent(random: Random) -> None:
     listeners = random_listeners(random, 80)
     before = desired_state(build_pipeline(cluster(random, listeners)))
@@ -106,7 +109,7 @@ def test_a_change_of_routes_reaches_the_desired_state_and_every_step_is_consiste
 
 
 @settings(deadline=None)
-@given(st.randoms(use_true_random=False))
+@given(RANDOM)
 def test_at_every_step_a_handshake_meets_the_rule_of_before_or_after(random: Random) -> None:
     listeners = random_tls_listeners(random, 443)
     fixed = [gateway_class(), gateway(listeners), *map(service, SERVICES)]
@@ -121,7 +124,7 @@ def test_at_every_step_a_handshake_meets_the_rule_of_before_or_after(random: Ran
 
 
 @settings(deadline=None)
-@given(st.randoms(use_true_random=False))
+@given(RANDOM)
 def test_tables_do_not_depend_on_the_order_of_resources(random: Random) -> None:
     manifests = cluster(random, random_listeners(random, 80))
     shuffled = random.sample(manifests, len(manifests))
@@ -130,7 +133,7 @@ def test_tables_do_not_depend_on_the_order_of_resources(random: Random) -> None:
 
 
 @settings(deadline=None)
-@given(st.randoms(use_true_random=False))
+@given(RANDOM)
 def test_the_rows_answer_what_the_reference_matcher_answers(random: Random) -> None:
     pipeline = build_pipeline(cluster(random, random_listeners(random, 80)))
     state = desired_state(pipeline).state

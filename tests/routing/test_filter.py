@@ -100,6 +100,13 @@ def test_a_mirror_that_leads_nowhere_is_left_out() -> None:
     assert build_filters([FilterNode(mirror().resource, None)]) is NO_FILTERS
 
 
+def test_what_is_redirected_is_not_mirrored() -> None:
+    item = HTTPRouteFilter.model_validate({"type": "RequestRedirect", "requestRedirect": {"hostname": "b.test"}})
+    away = build_filters([mirror(), FilterNode(item)])
+    assert (away.mirrors, build_filters([FilterNode(item), mirror()]).mirrors) == ((), ())
+    assert build_filters([mirror()]).then(away).mirrors == ()
+
+
 def test_a_copy_is_changed_by_the_filters_before_its_mirror() -> None:
     def node(item: dict[str, Any]) -> FilterNode:
         return FilterNode(HTTPRouteFilter.model_validate(item))
