@@ -179,6 +179,12 @@ def tls_route(
     return _object(GATEWAY_API, "TLSRoute", name, "default", spec)
 
 
+def validation(*config_maps: str, mode: str = "AllowValidOnly") -> Manifest:
+    """What a Gateway or one of its ports wants of clients: a certificate of an authority in a ConfigMap."""
+    references = [{"group": "", "kind": "ConfigMap", "name": name} for name in config_maps]
+    return {"validation": {"mode": mode, "caCertificateRefs": references}}
+
+
 def prefix_rule(path: str, *backends: Manifest, **more: Any) -> Manifest:
     """A rule of one path prefix."""
     return {

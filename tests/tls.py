@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from gwctl.routing.request import Request
 from tests.certificates import Pair
@@ -32,8 +32,9 @@ def client_context(
     oldest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
     protocols: tuple[str, ...] = (),
     ciphers: str = "",
+    shown: Pair | None = None,
 ) -> ssl.SSLContext:
-    """A client's settings; no certificate is checked, since tests compare it."""
+    """A client's settings, with what it shows when asked; no certificate is checked, since tests compare it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.maximum_version, context.minimum_version = newest, oldest
@@ -41,6 +42,11 @@ def client_context(
         context.set_alpn_protocols(list(protocols))
     if ciphers:
         context.set_ciphers(ciphers)
+    if shown is not None:
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+            file.write(shown.certificate + shown.key)
+            file.flush()
+            context.load_cert_chain(file.name)
     return context
 
 
@@ -154,6 +160,15 @@ class TlsStream:
         """Send something and give what comes back."""
         self._writer.write(data)
         return await self._reader.readexactly(len(data))
+
+
+async def status_for(port: int, name: str, shown: Pair | None = None, **more: Any) -> int | None:
+    """Send a request as a client that shows a certificate, or none; give its status, None where it is not let in."""
+    try:
+        async with Connection(port, tls=client_context(shown=shown, **more), server_name=name) as connection:
+            return (await connection.send(Request("GET", name, "/"))).status
+    except (OSError, EOFError):
+        return None
 
 
 async def fetch_tls(port: int, name: str, request: Request) -> Response:

@@ -180,6 +180,8 @@ class _Explanation:
             yield _line("then", f"the handshake is refused: {why}")
             return False
         yield _line("certificate", ", ".join(str(item.secret) for item in certificates))
+        if meant in self.routing.client_authorities:
+            yield _line("", "clients must show one themselves, of an authority that the Gateway trusts")
         if verdict.host is not None and verdict.host.listener != meant:
             other = verdict.host.listener.listener
             yield _line("then", f"421: the handshake was for listener {meant.listener}, the host is one of {other}")

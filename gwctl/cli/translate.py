@@ -71,9 +71,6 @@ def translate_to_haproxy(pipeline: Pipeline, pools: Pools, layout: Layout = LAYO
         "tables": {table.value: to_plain(rows) for table, rows in state.tables.items() if rows},
         "servers": to_plain(state.servers),
         **({"server_tls": to_plain(state.tls)} if state.tls else {}),
-        "crt_lists": {
-            name: [" ".join((entry.certificate, *entry.filters)) for entry in sorted(entries)]
-            for name, entries in sorted(state.crt_lists.items())
-        },
+        "crt_lists": {name: list(map(str, sorted(entries))) for name, entries in sorted(state.crt_lists.items())},
         "lua": state.lua,
     }

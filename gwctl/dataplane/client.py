@@ -340,14 +340,13 @@ class Client:
     async def crt_list(self, path: str) -> list[tuple[int, CrtEntry]]:
         """Give the entries of a crt-list, each with the number of its line."""
         entries = await self._get("/services/haproxy/runtime/ssl_crt_lists/entries", {"name": path})
-        return [
-            (int(item["line_number"]), CrtEntry(str(item["file"]), tuple(sorted(item.get("sni_filter") or ()))))
-            for item in entries or ()
-        ]
+        return [(int(item["line_number"]), _read_entry(item)) for item in entries or ()]
 
     async def add_entry(self, path: str, entry: CrtEntry) -> None:
         """Add an entry to a crt-list."""
-        body = {"file": entry.certificate, "sni_filter": list(entry.filters)}
+        body: dict[str, Json] = {"file": entry.certificate, "sni_filter": list(entry.filters)}
+        if entry.options:
+            body["ssl_bind_config"] = entry.options
         await self._send("POST", "/services/haproxy/runtime/ssl_crt_lists/entries", {"name": path}, json=body)
 
     async def delete_entry(self, path: str, certificate: str, line: int) -> None:
@@ -431,3 +430,10 @@ def _transaction(transaction: str | None) -> dict[str, str]:
 
 def _escape(text: str) -> str:
     return "".join(f"%{byte:02X}" for byte in text.encode())
+
+
+def _read_entry(item: Mapping[str, Json]) -> CrtEntry:
+    """Read an entry of a crt-list; of its settings only the authorities that clients are verified by are ours."""
+    words = str(item.get("ssl_bind_config") or "").strip("[] ").split()
+    authorities = words[words.index("ca-file") + 1] if "ca-file" in words[:-1] else ""
+    return CrtEntry(str(item["file"]), tuple(sorted(item.get("sni_filter") or ())), authorities)

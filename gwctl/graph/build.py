@@ -27,7 +27,7 @@ from gwctl.graph import problem
 from gwctl.graph.attach import attach_route
 from gwctl.graph.backendref import resolve_backend
 from gwctl.graph.backendtls import find_config_maps, judge_policies, services_of
-from gwctl.graph.certificateref import Resolved, resolve_certificates, secrets_of
+from gwctl.graph.certificateref import Resolved, referents_of, resolve_certificates
 from gwctl.graph.conflict import RIVALS, find_losers, find_tcp_losers, find_tls_losers, hostnames_at, overlap
 from gwctl.graph.endpoints import resolve_endpoints
 from gwctl.graph.gatewayclass import check_class, own_classes
@@ -160,13 +160,15 @@ def _judge_changed(snapshot: Snapshot, index: Index, changed: set[Ref]) -> Polic
 
 
 def _resolve_changed(snapshot: Snapshot, previous: Graph, changed: set[Ref]) -> Resolved:
-    """Resolve the certificates of the Gateways that refer to a Secret which has changed."""
-    before = Resolved(previous.gateways, previous.certificates, previous.client_certificates)
-    secrets = {ref for ref in changed if ref.kind == "Secret"}
-    if not secrets:
+    """Resolve the certificates of the Gateways that refer to a Secret or a ConfigMap which has changed."""
+    before = Resolved(
+        previous.gateways, previous.certificates, previous.client_certificates, previous.client_authorities
+    )
+    referents = {ref for ref in changed if ref.kind in ("Secret", "ConfigMap")}
+    if not referents:
         return before
     reached = [
-        node for node in previous.gateways.values() if not secrets.isdisjoint(secrets_of(node.resource, snapshot))
+        node for node in previous.gateways.values() if not referents.isdisjoint(referents_of(node.resource, snapshot))
     ]
     return before.updated(resolve_certificates(reached, snapshot)) if reached else before
 
@@ -186,6 +188,7 @@ class _Draft:
         self.gateways = resolved.gateways
         self.certificates = resolved.certificates
         self.client_certificates = resolved.client_certificates
+        self.client_authorities = resolved.client_authorities
         self.routes: dict[Ref, RouteNode] = _thaw(previous.routes) if previous else {}
         self.endpoints: dict[ServicePort, tuple[Endpoint, ...]] = _thaw(previous.endpoints) if previous else {}
         self.users: dict[ServicePort, int] = index.users.copy()
@@ -256,6 +259,7 @@ class _Draft:
             previous.class_problems if previous else _check_classes(classes),
             self.certificates,
             self.client_certificates,
+            self.client_authorities,
             self._build_policies(previous),
             _differing(self.changed_routes, previous.routes, self.routes) if previous else None,
             _differing(self.changed_endpoints, previous.endpoints, self.endpoints) if previous else None,

@@ -18,8 +18,9 @@ from gwctl.api.ref import Ref
 from gwctl.api.wire import SecretObjectReference
 from gwctl.graph import problem
 from gwctl.graph.certificate import read_certificate
+from gwctl.graph.clientcertificate import FRONTEND, config_maps_of, resolve_client_authorities
 from gwctl.graph.gatewayclass import own_classes
-from gwctl.graph.node import Certificate, GatewayNode, Graph, ListenerKey, Problem
+from gwctl.graph.node import Authorities, Certificate, GatewayNode, Graph, ListenerKey, Problem
 from gwctl.graph.referencegrant import reference_is_permitted
 from gwctl.snapshot import Snapshot
 
@@ -31,21 +32,25 @@ class Resolved(NamedTuple):
     """Gateways with the problems of their references as they are now, and certificates.
 
     ``certificates``: those of each listener that terminates TLS. ``client_certificates``: the one of each Gateway that
-    shows one to backends.
+    shows one to backends. ``client_authorities``: those of each listener whose clients must show one.
     """
 
     gateways: Mapping[Ref, GatewayNode]
     certificates: Mapping[ListenerKey, tuple[Certificate, ...]]
     client_certificates: Mapping[Ref, Certificate]
+    client_authorities: Mapping[ListenerKey, Authorities]
 
     def updated(self, other: Resolved) -> Resolved:
         """Give what is resolved now, where some Gateways were resolved anew; what is the same stays the same object."""
         kept = {ref: item for ref, item in self.client_certificates.items() if ref not in other.gateways}
         clients = {**kept, **other.client_certificates}
+        trusted = {key: item for key, item in self.client_authorities.items() if key not in other.certificates}
+        authorities = {**trusted, **other.client_authorities}
         return Resolved(
             {**self.gateways, **other.gateways},
             {**self.certificates, **other.certificates},
             self.client_certificates if clients == self.client_certificates else clients,
+            self.client_authorities if authorities == self.client_authorities else authorities,
         )
 
 
@@ -54,12 +59,20 @@ def resolve_certificates(nodes: Iterable[GatewayNode], snapshot: Snapshot) -> Re
     gateways: dict[Ref, GatewayNode] = {}
     certificates: dict[ListenerKey, tuple[Certificate, ...]] = {}
     clients: dict[Ref, Certificate] = {}
+    authorities: dict[ListenerKey, Authorities] = {}
     for node in nodes:
         found: list[Problem] = []
+        trusted = resolve_client_authorities(node.resource, snapshot, found)
         for index, (listener, resource) in enumerate(zip(node.listeners, node.resource.spec.listeners, strict=True)):
             if listener.tls == "Terminate":
                 path = f"spec.listeners[{index}]{_TLS}"
                 certificates[listener.key] = tuple(_resolve(node.ref, path, resource, snapshot, found))
+            if listener.key.listener in trusted:
+                clients_of = trusted[listener.key.listener]
+                if clients_of is not None:
+                    authorities[listener.key] = clients_of
+                else:
+                    certificates[listener.key] = ()
         client = _find_client(node.resource, snapshot)
         if isinstance(client, Problem):
             found.append(client)
@@ -68,11 +81,12 @@ def resolve_certificates(nodes: Iterable[GatewayNode], snapshot: Snapshot) -> Re
         kept = [item for item in node.problems if not _is_ours(item)]
         problems = tuple(sorted((*kept, *found), key=lambda item: item.order))
         gateways[node.ref] = node if problems == node.problems else replace(node, problems=problems)
-    return Resolved(gateways, certificates, clients)
+    return Resolved(gateways, certificates, clients, authorities)
 
 
-def secrets_of(gateway: Gateway, snapshot: Snapshot) -> Iterator[Ref]:
-    """Yield the Secrets that hold certificates which a Gateway may show, existing or not."""
+def referents_of(gateway: Gateway, snapshot: Snapshot) -> Iterator[Ref]:
+    """Yield what a Gateway may refer to, existing or not: Secrets with certificates, ConfigMaps with authorities."""
+    yield from config_maps_of(gateway, snapshot)
     for reference in _references(gateway):
         target = _target(gateway.ref, reference)
         if target is not None and reference_is_permitted(snapshot, gateway.ref, target):
@@ -93,14 +107,14 @@ def _client_reference(gateway: Gateway) -> SecretObjectReference | None:
     return backend.client_certificate_ref if backend is not None else None
 
 
-def find_secrets(snapshot: Snapshot, controller_name: str) -> frozenset[Ref]:
-    """Find the Secrets that must be known to serve the Gateways of our classes, existing or not.
+def find_referents(snapshot: Snapshot, controller_name: str) -> frozenset[Ref]:
+    """Find the Secrets and ConfigMaps that must be known to serve the Gateways of our classes, existing or not.
 
     Of the snapshot only Gateways, their classes and ReferenceGrants matter.
     """
     classes = {ref.name for ref in own_classes(snapshot, controller_name)}
     ours = (gateway for gateway in snapshot.gateways.values() if gateway.spec.gateway_class_name in classes)
-    return frozenset(secret for gateway in ours for secret in secrets_of(gateway, snapshot))
+    return frozenset(referent for gateway in ours for referent in referents_of(gateway, snapshot))
 
 
 def check_validity(graph: Graph, now: float) -> tuple[Problem, ...]:
@@ -192,6 +206,8 @@ def _target(gateway: Ref, reference: SecretObjectReference) -> Ref | None:
 
 def _is_ours(item: Problem) -> bool:
     """Tell whether a Gateway's problem is about certificates."""
+    if item.field.startswith(FRONTEND):
+        return True
     is_listeners = item.listener is not None and _TLS in item.field
     return item.field == _CLIENT or (is_listeners and item.condition in ("ResolvedRefs", "Programmed"))
 

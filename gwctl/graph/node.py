@@ -334,7 +334,8 @@ class Graph:
     Gateways or one that does not exist; those of other controllers are left out. ``endpoints`` has every
     ServicePort that an attached route refers to: sorted tuples, empty when there is none ready. ``certificates`` has
     every listener that terminates TLS, with those that can be served, in the order of its references;
-    ``client_certificates`` every Gateway that shows one to backends. The order of a mapping means nothing.
+    ``client_certificates`` every Gateway that shows one to backends, ``client_authorities`` every listener whose
+    clients must show one. The order of a mapping means nothing.
 
     ``changed_routes`` and ``changed_endpoints`` are what differs from the graph that this one was built upon,
     what is gone included; None means that anything may. ``base`` are the routes of that graph, by which one can tell
@@ -349,6 +350,7 @@ class Graph:
     class_problems: tuple[Problem, ...] = ()
     certificates: Mapping[ListenerKey, tuple[Certificate, ...]] = field(default_factory=dict)
     client_certificates: Mapping[Ref, Certificate] = field(default_factory=dict)
+    client_authorities: Mapping[ListenerKey, Authorities] = field(default_factory=dict)
     policies: Mapping[Ref, PolicyNode] = field(default_factory=dict)
     changed_routes: frozenset[Ref] | None = field(default=None, compare=False)
     changed_endpoints: frozenset[ServicePort] | None = field(default=None, compare=False)

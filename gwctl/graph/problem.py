@@ -14,6 +14,7 @@ from gwctl.graph.node import ListenerKey, Problem
 
 ACCEPTED = "Accepted"
 CONFLICTED = "Conflicted"
+INSECURE_FRONTEND_VALIDATION = "InsecureFrontendValidationMode"
 PARTIALLY_INVALID = "PartiallyInvalid"
 PROGRAMMED = "Programmed"
 RESOLVED_REFS = "ResolvedRefs"
@@ -110,6 +111,17 @@ def certificate_refused(secret: Ref, message: str) -> Problem:
     return Problem(secret, "data[tls.crt]", VALID, "CertificateRefused", f"HAProxy did not take it: {message}")
 
 
+def invalid_ca_certificate_kind(gateway: Ref, field: str, listener: str, group: str, kind: str) -> Problem:
+    message = _not_a_config_map(group, kind)
+    return Problem(gateway, field, RESOLVED_REFS, "InvalidCACertificateKind", message, listener=listener)
+
+
+def insecure_frontend_validation(gateway: Ref, field: str) -> Problem:
+    """A warning, with a condition of its own (FrontendTLSValidation.mode)."""
+    message = "clients are let in without a valid certificate"
+    return Problem(gateway, field, INSECURE_FRONTEND_VALIDATION, "ConfigurationChanged", message)
+
+
 def invalid_client_certificate_ref(gateway: Ref, field: str, message: str) -> Problem:
     return Problem(gateway, field, RESOLVED_REFS, "InvalidClientCertificateRef", message)
 
@@ -133,23 +145,25 @@ def policy_conflict(policy: Ref, field: str, target: Ref, older: Ref) -> Problem
     return Problem(policy, field, ACCEPTED, "Conflicted", f"{target} has the older {older}")
 
 
-def no_valid_ca_certificate(policy: Ref, field: str, message: str) -> Problem:
-    return Problem(policy, field, ACCEPTED, "NoValidCACertificate", message)
+def no_valid_ca_certificate(subject: Ref, field: str, message: str, listener: str | None = None) -> Problem:
+    """Of a policy, or of a Gateway's listener: it is kept, and nothing gets through."""
+    return Problem(subject, field, ACCEPTED, "NoValidCACertificate", message, listener=listener)
 
 
-def invalid_ca_certificate_ref(policy: Ref, field: str, message: str) -> Problem:
-    return Problem(policy, field, RESOLVED_REFS, "InvalidCACertificateRef", message)
+def invalid_ca_certificate_ref(subject: Ref, field: str, message: str, listener: str | None = None) -> Problem:
+    return Problem(subject, field, RESOLVED_REFS, "InvalidCACertificateRef", message, listener=listener)
 
 
 def invalid_ca_kind(policy: Ref, field: str, group: str, kind: str) -> Problem:
-    name = f"{group}/{kind}" if group else kind
-    message = f"only a core ConfigMap can be referred to, not {name}"
-    return Problem(policy, field, RESOLVED_REFS, "InvalidKind", message)
+    return Problem(policy, field, RESOLVED_REFS, "InvalidKind", _not_a_config_map(group, kind))
 
 
-def authorities_refused(policy: Ref, message: str) -> Problem:
-    field = "spec.validation.caCertificateRefs"
-    return Problem(policy, field, VALID, "CertificateRefused", f"HAProxy did not take them: {message}")
+def _not_a_config_map(group: str, kind: str) -> str:
+    return f"only a core ConfigMap can be referred to, not {f'{group}/{kind}' if group else kind}"
+
+
+def authorities_refused(subject: Ref, field: str, message: str) -> Problem:
+    return Problem(subject, field, VALID, "CertificateRefused", f"HAProxy did not take them: {message}")
 
 
 # Routes and their parents

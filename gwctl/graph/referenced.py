@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gwctl.api.ref import Ref
 from gwctl.graph.backendtls import find_config_maps
-from gwctl.graph.certificateref import find_secrets
+from gwctl.graph.certificateref import find_referents
 from gwctl.snapshot import Snapshot
 
 REFERRING = frozenset({"GatewayClass", "Gateway", "ReferenceGrant", "BackendTLSPolicy"})
@@ -17,4 +17,4 @@ def find_referenced(snapshot: Snapshot, controller_name: str) -> frozenset[Ref]:
     Whether a policy is for a Service of ours is not asked: that would take all routes, and ConfigMaps are no secrets.
     """
     config_maps = frozenset(find_config_maps(snapshot.backend_tls_policies.values()))
-    return find_secrets(snapshot, controller_name) | config_maps
+    return find_referents(snapshot, controller_name) | config_maps

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from gwctl.api.sensitive import Sensitive
 from gwctl.graph.node import Certificate, ListenerKey, ListenerNode
-from gwctl.haproxy.names import certificate_name, crt_list_name, frontend_name, inner_name
+from gwctl.haproxy.names import authorities_name, certificate_name, crt_list_name, frontend_name, inner_name
 from gwctl.haproxy.state import CrtEntry, CrtList
 from gwctl.routing.virtualhost import ANY_HOST, Frontend, Routing, VirtualHost
 
@@ -21,37 +21,49 @@ ENTRY_LIMIT = 4_000
 
 
 class CrtLists(NamedTuple):
-    """All lists by the names of their files, and the content of every certificate that they name."""
+    """All lists by the names of their files, and the content of every certificate and set of authorities they name."""
 
     lists: Mapping[str, CrtList]
-    pems: Mapping[str, Sensitive]
+    certificates: Mapping[str, Sensitive]
+    authorities: Mapping[str, Sensitive]
 
 
 def compile_crt_lists(routing: Routing, refused: Collection[str] = ()) -> CrtLists:
-    """Compile the lists of all frontends that terminate TLS; ``refused``: certificates that HAProxy did not take."""
+    """Compile the lists of all frontends that terminate TLS.
+
+    ``refused``: certificates and authorities that HAProxy did not take. A listener whose clients cannot be verified
+    without them gets no entry, so that its handshakes are refused.
+    """
     lists: dict[str, CrtList] = {}
-    pems: dict[str, Sensitive] = {}
+    certificates: dict[str, Sensitive] = {}
+    authorities: dict[str, Sensitive] = {}
     for key, frontend in routing.frontends.items():
         if not frontend.terminates:
             continue
         by_sni = (VirtualHost(rule.listener, name) for name, rule in routing.sni.get(key, {}).items())
         deeper = _find_deeper(frontend, (*routing.hosts.get(key, {}).values(), *by_sni))
-        names: dict[str, dict[str, list[str]]] = {}
+        names: dict[str, dict[tuple[str, str], list[str]]] = {}
         for node in frontend.listeners:
             if node.tls != "Terminate":
+                continue
+            of_list = names.setdefault(crt_list_name(_where_terminated(frontend, node)), {})
+            trusted = routing.client_authorities.get(node.key)
+            verified = authorities_name(trusted.identity) if trusted is not None else ""
+            if verified in refused:
                 continue
             usable = [
                 item
                 for item in routing.certificates.get(node.key, ())
                 if certificate_name(item.identity) not in refused
             ]
-            pems.update((certificate_name(item.identity), item.pem) for item in usable)
-            of_list = names.setdefault(crt_list_name(_where_terminated(frontend, node)), {})
+            certificates.update((certificate_name(item.identity), item.pem) for item in usable)
+            if trusted is not None and usable:
+                authorities[verified] = Sensitive(trusted.pem)
             for certificate, filters in choose_certificates(frontend, node, usable, deeper.get(node.key, ())):
-                of_list.setdefault(certificate_name(certificate.identity), []).extend(filters)
+                of_list.setdefault((certificate_name(certificate.identity), verified), []).extend(filters)
         for name, of_list in names.items():
             lists[name] = frozenset(entry for item in of_list.items() for entry in _split(*item))
-    return CrtLists(lists, pems)
+    return CrtLists(lists, certificates, authorities)
 
 
 def _where_terminated(frontend: Frontend, listener: ListenerNode) -> str:
@@ -104,14 +116,15 @@ def _is_made_for(pattern: str, name: str) -> bool:
     return pattern.startswith("*.") and not name.startswith("*") and name.partition(".")[2] == pattern[2:]
 
 
-def _split(certificate: str, filters: Iterable[str]) -> Iterator[CrtEntry]:
+def _split(served: tuple[str, str], filters: Iterable[str]) -> Iterator[CrtEntry]:
+    certificate, authorities = served
     part: list[str] = []
     length = 0
     for name in sorted(set(filters)):
         if part and length + len(name) > ENTRY_LIMIT:
-            yield CrtEntry(certificate, tuple(part))
+            yield CrtEntry(certificate, tuple(part), authorities)
             part, length = [], 0
         part.append(name)
         length += len(name) + 1
     if part:
-        yield CrtEntry(certificate, tuple(part))
+        yield CrtEntry(certificate, tuple(part), authorities)

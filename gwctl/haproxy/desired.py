@@ -156,8 +156,8 @@ def _build_held(
     tables: Tables, tls: Mapping[str, ServerTLS], crt_lists: CrtLists, refused: Collection[str]
 ) -> dict[str, Any]:
     """Give the names of all certificates and sets of authorities that HAProxy must hold, and what is in them."""
-    pems = dict(crt_lists.pems)
-    certificates, authorities = set(pems), set()
+    pems = {**crt_lists.certificates, **crt_lists.authorities}
+    certificates, authorities = set(crt_lists.certificates), set(crt_lists.authorities)
     for key, item in tls.items():
         upstream = tables.services[key]
         if _is_refused(item, refused):
@@ -181,6 +181,7 @@ def _build_crt_lists(
         and previous.state.sections is sections
         and previous.refused == refused
         and previous.routing.certificates is routing.certificates
+        and previous.routing.client_authorities is routing.client_authorities
         and previous.routing.sni is routing.sni
         and all(
             previous.routing.hosts.get(key) is routing.hosts.get(key)
@@ -193,7 +194,7 @@ def _build_crt_lists(
     lists: dict[str, CrtList] = {
         crt_list_name(key.name): frozenset() for key, section in sections.items() if needs_certificates(section)
     }
-    return CrtLists({**lists, **found.lists}, found.pems)
+    return CrtLists({**lists, **found.lists}, found.certificates, found.authorities)
 
 
 def _servers_before(

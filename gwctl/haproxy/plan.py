@@ -116,7 +116,7 @@ class AddEntry:
     entry: CrtEntry
 
     def __str__(self) -> str:
-        return f"+ {self.crt_list} {' '.join((self.entry.certificate, *self.entry.filters))}"
+        return f"+ {self.crt_list} {self.entry}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class RemoveEntry:
     entry: CrtEntry
 
     def __str__(self) -> str:
-        return f"- {self.crt_list} {' '.join((self.entry.certificate, *self.entry.filters))}"
+        return f"- {self.crt_list} {self.entry}"
 
 
 Operation = (

@@ -229,7 +229,7 @@ def crt_list_text(entries: Iterable[CrtEntry], layout: Layout) -> str:
     list begins with one that can do neither: its key and what it may sign do not fit, so the handshake is refused.
     """
     lines = [f"{layout.general}/{PLACEHOLDER} [sigalgs ECDSA+SHA256] {PLACEHOLDER_HOST}"]
-    lines += [" ".join((entry.certificate, *entry.filters)) for entry in sorted(entries)]
+    lines += map(str, sorted(entries))
     return "".join(f"{line}\n" for line in lines)
 
 

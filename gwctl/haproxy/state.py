@@ -97,10 +97,22 @@ Servers = Mapping[str, Server]
 
 
 class CrtEntry(NamedTuple):
-    """An entry of a crt-list: the names that a certificate is served to, sorted; ``*`` is for all others."""
+    """An entry of a crt-list: the names that a certificate is served to, sorted; ``*`` is for all others.
+
+    ``authorities``: the name of the set that clients must have a certificate of; empty: they need none.
+    """
 
     certificate: str
     filters: tuple[str, ...]
+    authorities: str = ""
+
+    @property
+    def options(self) -> str:
+        """The settings of its handshakes, in HAProxy's words."""
+        return f"ca-file {self.authorities} verify required" if self.authorities else ""
+
+    def __str__(self) -> str:
+        return " ".join((self.certificate, *((f"[{self.options}]",) if self.authorities else ()), *self.filters))
 
 
 CrtList = frozenset[CrtEntry]

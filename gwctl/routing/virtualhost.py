@@ -12,7 +12,16 @@ from typing import Literal, NamedTuple
 
 from gwctl.api.ref import Ref
 from gwctl.graph.gatewayservice import Mode, common_mode, slot_mode_of
-from gwctl.graph.node import Certificate, Endpoint, Graph, ListenerKey, ListenerNode, RouteNode, ServicePort
+from gwctl.graph.node import (
+    Authorities,
+    Certificate,
+    Endpoint,
+    Graph,
+    ListenerKey,
+    ListenerNode,
+    RouteNode,
+    ServicePort,
+)
 from gwctl.routing.rule import Candidate, PathKey, Rule, build_candidates, build_tcp_rule
 
 ANY_HOST = "*"
@@ -101,7 +110,8 @@ class Routing:
     ``hosts`` gives each frontend's hosts, ``paths`` each virtual host's candidates in order of precedence by path,
     ``tcp`` the rule of each TCP frontend (None: connections are closed). ``changed`` names the paths that differ from
     the routing this one was built upon; None means anything may. ``certificates`` are those of listeners that terminate
-    TLS, ``client_certificates`` what Gateways show to backends. ``sni`` has the names of every frontend of mode
+    TLS, ``client_certificates`` what Gateways show to backends, ``client_authorities`` by which the clients of
+    listeners are verified. ``sni`` has the names of every frontend of mode
     ``tls``, exact, ``*.suffix`` or ``*``.
     """
 
@@ -115,6 +125,7 @@ class Routing:
     certificates: Mapping[ListenerKey, tuple[Certificate, ...]] = field(default_factory=dict)
     sni: Mapping[FrontendKey, Mapping[str, SniRule]] = field(default_factory=dict)
     client_certificates: Mapping[Ref, Certificate] = field(default_factory=dict)
+    client_authorities: Mapping[ListenerKey, Authorities] = field(default_factory=dict)
 
     def client_certificate(self, frontend: FrontendKey) -> Certificate | None:
         """Give what is shown to backends with TLS that ask for it, of requests that came by a frontend."""
@@ -178,6 +189,7 @@ def _build_all(graph: Graph) -> Routing:
         graph.certificates,
         _build_sni(graph, frontends),
         graph.client_certificates,
+        graph.client_authorities,
     )
 
 
@@ -237,6 +249,7 @@ def _build_changed(graph: Graph, previous: Routing, changed: frozenset[Ref]) -> 
         graph.certificates,
         _build_sni(graph, frontends) if "TLSRoute" in kinds else previous.sni,
         graph.client_certificates,
+        graph.client_authorities,
     )
 
 

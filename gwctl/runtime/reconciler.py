@@ -20,6 +20,7 @@ from gwctl.dataplane.client import Client, Process
 from gwctl.dataplane.executor import Executor
 from gwctl.dataplane.reader import read_layout, read_state
 from gwctl.graph.certificateref import check_validity, served_secrets
+from gwctl.graph.clientcertificate import FRONTEND
 from gwctl.graph.node import Graph, ListenerKey, Problem
 from gwctl.graph.problem import authorities_refused, certificate_refused, fall_back, listener_not_programmed
 from gwctl.haproxy.desired import Desired, Pools, build_state
@@ -275,7 +276,12 @@ class Reconciler:
         assert self._pipeline is not None and self._desired is not None
         graph = self._pipeline.graph
         refusals = (listener_not_programmed(key, message) for key, message in self._refused_listeners())
-        warnings = (*check_validity(graph, time.time()), *self._refused_secrets(), *self._refused_policies())
+        warnings = (
+            *check_validity(graph, time.time()),
+            *self._refused_secrets(),
+            *self._refused_policies(),
+            *self._refused_validations(),
+        )
         current: frozenset[Problem | Invalid] = frozenset((*invalid, *graph.problems, *refusals, *warnings))
         for problem in sorted(current - self._reported, key=str):
             log.warning("resource problem", extra=_describe(problem))
@@ -326,7 +332,20 @@ class Reconciler:
             trusted = policy.tls.authorities
             name = authorities_name(trusted.identity) if trusted is not None else SYSTEM_AUTHORITIES
             if name in self._refused_certificates:
-                yield authorities_refused(policy.ref, self._refused_certificates[name])
+                field = "spec.validation.caCertificateRefs"
+                yield authorities_refused(policy.ref, field, self._refused_certificates[name])
+
+    def _refused_validations(self) -> Iterator[Problem]:
+        """Yield a problem for each Gateway whose clients' authorities HAProxy did not take."""
+        assert self._pipeline is not None
+        trusted = self._pipeline.graph.client_authorities if self._refused_certificates else {}
+        refused = {
+            Ref("Gateway", key.namespace, key.gateway): self._refused_certificates[name]
+            for key, item in trusted.items()
+            if (name := authorities_name(item.identity)) in self._refused_certificates
+        }
+        for ref, message in refused.items():
+            yield authorities_refused(ref, FRONTEND, message)
 
     def _plan(self) -> Plan:
         assert self._pipeline is not None and self._actual is not None and self._executor is not None

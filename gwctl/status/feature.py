@@ -13,6 +13,8 @@ FEATURES: Mapping[str, str] = {
     "GRPCRouteNamedRouteRule": "graph/build.py: names of rules are kept",
     "Gateway": "graph/listener.py: listeners, conflicts, allowed routes",
     "GatewayAddressEmpty": "graph/listener.py: an address without a value is of the implementation's choosing",
+    "GatewayFrontendClientCertificateValidation": "graph/clientcertificate.py: crt-list entries name authorities",
+    "GatewayFrontendClientCertificateValidationInsecureFallback": "graph/clientcertificate.py: none is asked for",
     "GatewayHTTPListenerIsolation": "routing/virtualhost.py: a host belongs to its most specific listener",
     "GatewayHTTPSListenerDetectMisdirectedRequests": "haproxy/program.py: a request for another listener's host is 421",
     "GatewayInfrastructure": "the Gateway's Service takes its labels and annotations",

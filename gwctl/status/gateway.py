@@ -91,7 +91,8 @@ def _is_same(listener: ListenerNode, served: ListenerNode | None) -> bool:
 def _accept(node: GatewayNode, own: Sequence[Problem]) -> Condition:
     message = with_notes("the Gateway is accepted", other(own, _GATEWAY_CONDITIONS))
     condition = judge("Accepted", select(own, "Accepted"), message)
-    refused = [listener.key.listener for listener in node.listeners if not listener.accepted]
+    wrong = {problem.listener for problem in select(node.problems, "Accepted")}
+    refused = [item.key.listener for item in node.listeners if not item.accepted or item.key.listener in wrong]
     if condition.status == "True" and refused:
         return replace(condition, reason="ListenersNotValid", message=_name(f"{message}, without ", refused))
     return condition
@@ -109,7 +110,7 @@ def _program(
     ]
     if refused:
         return Condition("Programmed", "False", "Invalid", join(refused, "HAProxy did not take "))
-    hindered = {problem.listener for problem in select(node.problems, "Programmed")}
+    hindered = {problem.listener for problem in select(node.problems, "Programmed", "Accepted")}
     if all(listener.key.listener in hindered for listener in node.listeners if listener.accepted):
         return Condition("Programmed", "False", "Invalid", _name("see ", sorted(filter(None, hindered))))
     if addresses.reason:
@@ -160,7 +161,7 @@ def _build_listener(
     accepted = judge("Accepted", select(problems, "Accepted", "Conflicted"), "the listener is accepted")
     if not gateway_stands:
         programmed = Condition("Programmed", "False", "Invalid", "the Gateway is not accepted")
-    elif not listener.accepted:
+    elif not listener.accepted or select(problems, "Accepted"):
         # A conflict is told here too, under its own reason (conformance test ListenerSetProtocolConflict).
         conflicts = select(problems, "Conflicted")
         reason = conflicts[0].reason if conflicts else "Invalid"

@@ -1,7 +1,7 @@
 """The pages of docs/features about TLS: they bring their own Gateway, and say what connections lead to.
 
-``connect`` is a handshake with a name, ``backend`` who greets, ``shown`` whose certificate the client sees. A Service
-at port 443 does TLS itself, one at port 5000 does not, and one at port 80 speaks HTTP.
+``connect`` is a handshake with a name, ``with`` what the client shows, ``backend`` who greets, ``shown`` whose
+certificate the client sees. A Service at port 443 does TLS itself, one at 5000 does not, and one at 80 speaks HTTP.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gwctl.routing.request import Request
-from tests.certificates import Pair, make_pair
+from tests.certificates import Pair, make_authority, make_pair
 from tests.docs.test_features import COLUMN, FEATURES, TLS_PAGES, blocks, manifests_of
 from tests.harness import DataPlane, EchoBackend, TcpEcho, free_port
+from tests.http1 import Connection
 from tests.live.gateway import Gwctl
-from tests.manifests import Manifest, endpoints, gateway_class, service
-from tests.tls import fetch_tls, greet, server_context
+from tests.manifests import Manifest, config_map, endpoints, gateway_class, service
+from tests.tls import client_context, greet, server_context
 
 
 def examples_of(page: Path) -> Iterator[dict[str, str]]:
@@ -42,32 +43,54 @@ def at_free_ports(manifests: list[Manifest]) -> Mapping[int, int]:
     """Let the Gateways listen on free ports, which are given by those of the page."""
     ports: dict[int, int] = {}
     for manifest in manifests:
-        for listener in manifest["spec"]["listeners"] if manifest["kind"] == "Gateway" else ():
-            listener["port"] = ports.setdefault(listener["port"], free_port())
+        if manifest["kind"] != "Gateway":
+            continue
+        per_port = manifest["spec"].get("tls", {}).get("frontend", {}).get("perPort", ())
+        for item in (*manifest["spec"]["listeners"], *per_port):
+            if item["port"] not in ports:
+                ports[item["port"]] = free_port()
+            item["port"] = ports[item["port"]]
     return ports
 
 
-async def what_happens(example: Mapping[str, str], port: int, certificates: Mapping[str, Pair]) -> dict[str, str]:
+def config_maps_of(manifests: list[Manifest]) -> list[Manifest]:
+    """Give the ConfigMaps that Gateways refer to, with authorities that are called as they are."""
+    frontends = [item["spec"]["tls"]["frontend"] for item in manifests if "tls" in item["spec"]]
+    settings = [part for item in frontends for part in (item["default"], *(port["tls"] for port in item["perPort"]))]
+    references = [ref for item in settings if item for ref in item["validation"]["caCertificateRefs"]]
+    return [config_map(name, make_authority(name)) for name in sorted({ref["name"] for ref in references})]
+
+
+async def what_happens(
+    example: Mapping[str, str], ports: Mapping[int, int], certificates: Mapping[str, Pair]
+) -> dict[str, str]:
     """Connect as an example does; say what then happened in the words of a page."""
+    issuer = example.get("with", "").removeprefix("a certificate of ")
+    shown = make_pair("client", issuer=issuer) if issuer else None
     if "request" in example:
         method, url = example["request"].split()
         parts = urlsplit(url)
-        response = await fetch_tls(port, parts.netloc, Request(method, parts.netloc, parts.path or "/"))
-        received = response.json()
+        host, port = parts.hostname or "", ports[parts.port or 443]
+        try:
+            async with Connection(port, tls=client_context(shown=shown), server_name=host) as connection:
+                received = (await connection.send(Request(method, host, parts.path or "/"))).json()
+        except (OSError, EOFError):
+            return {"answer": "closed"}
         return {"backend": f"{received['name']}: {received['method']} {received['path']}"}
-    found = await greet(port, example["connect"])
+    found = await greet(ports[443], example["connect"])
     if found is None:
         return {"answer": "closed"}
     backend, der = found
-    shown = next((name for name, pair in certificates.items() if pair.der == der), "nobody")
-    return {"backend": backend, "shown": f"the certificate of {shown}"}
+    whose = next((name for name, pair in certificates.items() if pair.der == der), "nobody")
+    return {"backend": backend, "shown": f"the certificate of {whose}"}
 
 
 async def test_what_the_pages_say_happens(dataplane: DataPlane, tmp_path: Path) -> None:
     assert TLS_PAGES
     for page in TLS_PAGES:
         manifests = manifests_of(page)
-        port = at_free_ports(manifests)[443]
+        manifests += config_maps_of(manifests)
+        ports = at_free_ports(manifests)
         pairs = secrets_of(manifests)
         certificates = {f"Secret {name}": pair for name, pair in pairs.items()}
         manifests += [gateway_class(), *(pair.secret(name) for name, pair in pairs.items())]
@@ -83,5 +106,5 @@ async def test_what_the_pages_say_happens(dataplane: DataPlane, tmp_path: Path) 
             for example in examples_of(page):
                 wanted = {word: said for word, said in example.items() if word in ("backend", "shown", "answer")}
                 assert wanted, example
-                found = await what_happens(example, port, certificates)
+                found = await what_happens(example, ports, certificates)
                 assert found == wanted, f"{page.relative_to(FEATURES)}: {example}: {found}"

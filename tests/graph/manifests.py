@@ -15,6 +15,7 @@ from gwctl.snapshot import Snapshot
 CONTROLLER = "example.com/gwctl"
 
 VERSIONS = {
+    "ConfigMap": "v1",
     "Secret": "v1",
     "Service": "v1",
     "Namespace": "v1",

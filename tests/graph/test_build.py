@@ -16,7 +16,7 @@ from gwctl.graph.node import Graph
 from gwctl.snapshot import Snapshot
 from tests.certificates import make_authority, make_pair, tls_secret
 from tests.graph.manifests import CONTROLLER, GATEWAY, read, read_all
-from tests.manifests import backend_tls_policy, config_map
+from tests.manifests import backend_tls_policy, config_map, validation
 
 NAMES = st.sampled_from(["a", "b"])
 NAMESPACES = st.sampled_from(["default", "default", "n"])
@@ -142,6 +142,17 @@ CONFIG_MAPS = st.builds(
     NAMES,
     st.integers(0, 2),
 )
+VALIDATIONS = st.builds(
+    lambda names, mode: validation(*names, mode=mode),
+    st.lists(NAMES, min_size=1, max_size=2, unique=True),
+    st.sampled_from(["AllowValidOnly", "AllowValidOnly", "AllowInsecureFallback"]),
+)
+FRONTENDS = st.builds(
+    lambda default, port, own: {"default": default, "perPort": [{"port": port, "tls": own}]},
+    st.one_of(st.just({}), VALIDATIONS),
+    PORTS,
+    st.one_of(st.just({}), VALIDATIONS),
+)
 GRANT = {
     "from": [
         {"group": "gateway.networking.k8s.io", "kind": kind, "namespace": namespace}
@@ -157,7 +168,11 @@ LARGE = st.one_of(
         "Gateway",
         maybe(
             {"gatewayClassName": NAMES, "listeners": LISTENERS},
-            tls=some(backend=some(clientCertificateRef=maybe({"name": NAMES}, namespace=NAMESPACES))),
+            tls=maybe(
+                {},
+                backend=some(clientCertificateRef=maybe({"name": NAMES}, namespace=NAMESPACES)),
+                frontend=FRONTENDS,
+            ),
         ),
     ),
     manifest("ReferenceGrant", st.just(GRANT)),

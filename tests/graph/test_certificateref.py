@@ -6,7 +6,7 @@ from typing import Any
 
 from gwctl.api.ref import Ref
 from gwctl.graph.build import build_graph
-from gwctl.graph.certificateref import check_validity, find_secrets, secrets_of
+from gwctl.graph.certificateref import check_validity, find_referents, referents_of
 from gwctl.graph.node import Graph, ListenerKey
 from gwctl.snapshot import Snapshot
 from tests.certificates import END, START, make_pair, tls_secret
@@ -96,7 +96,7 @@ def test_what_is_no_secret_is_refused() -> None:
         "only a core Secret can be referred to, not x.io/Secret",
         "only a core Secret can be referred to, not Wrong",
     ]
-    assert list(secrets_of(graph.gateways[Ref("Gateway", "default", "gw")].resource, Snapshot())) == []
+    assert list(referents_of(graph.gateways[Ref("Gateway", "default", "gw")].resource, Snapshot())) == []
 
 
 def test_another_namespace_needs_a_grant() -> None:
@@ -124,8 +124,8 @@ def test_the_secrets_to_read_are_those_that_are_allowed_whether_they_exist_or_no
         ),
     ]
     snapshot = Snapshot.of(resources)
-    assert find_secrets(snapshot, CONTROLLER) == {Ref("Secret", "default", "a"), Ref("Secret", "n", "b")}
-    assert find_secrets(snapshot, "example.com/other") == frozenset()
+    assert find_referents(snapshot, CONTROLLER) == {Ref("Secret", "default", "a"), Ref("Secret", "n", "b")}
+    assert find_referents(snapshot, "example.com/other") == frozenset()
 
 
 def test_one_certificate_in_two_secrets_is_served_once() -> None:

@@ -9,14 +9,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gwctl.haproxy.crtlist import ENTRY_LIMIT, compile_crt_lists
-from gwctl.haproxy.names import certificate_name, crt_list_name, is_certificate, is_crt_list
+from gwctl.haproxy.names import authorities_name, certificate_name, crt_list_name, is_certificate, is_crt_list
 from gwctl.haproxy.plan import AddCertificate, AddEntry, Plan, RemoveCertificate, RemoveEntry, diff
 from gwctl.haproxy.program import Layout, crt_list_text
 from gwctl.haproxy.state import CrtEntry, CrtList, State
 from gwctl.routing.virtualhost import FrontendKey
 from gwctl.runtime.pipeline import Pipeline
-from tests.certificates import Pair, make_pair
-from tests.manifests import Manifest, backend, gateway, gateway_class, http_route, https_listener, prefix_rule, service
+from tests.certificates import Pair, make_authority, make_pair
+from tests.manifests import (
+    Manifest,
+    backend,
+    config_map,
+    gateway,
+    gateway_class,
+    http_route,
+    https_listener,
+    prefix_rule,
+    service,
+    validation,
+)
 from tests.pipeline import NOTHING, build_pipeline, desired_state
 
 PORT = 443
@@ -52,6 +63,26 @@ def shown(pipeline: Pipeline, name: str) -> set[str]:
         if found:
             return found
     return set()
+
+
+def test_entries_name_the_authorities_that_clients_are_verified_by() -> None:
+    pair, listeners = make_pair("one.test"), [https_listener("l", PORT, "one")]
+    asking = gateway(listeners)
+    asking = {**asking, "spec": {**asking["spec"], "tls": {"frontend": {"default": validation("staff")}}}}
+    manifests = [gateway_class(), asking, pair.secret("one"), config_map("staff", make_authority("staff"))]
+    pipeline = build_pipeline(manifests)
+    (trusted,) = pipeline.graph.client_authorities.values()
+    name = authorities_name(trusted.identity)
+    (entry,) = only_list(pipeline)
+    assert (entry.authorities, entry.filters) == (name, ("*", "one.test"))
+    assert str(entry) == f"{entry.certificate} [ca-file {name} verify required] * one.test"
+    state = desired_state(pipeline).state
+    assert (state.authorities, state.certificates) == (frozenset({name}), frozenset({entry.certificate}))
+    assert state.pems[name].reveal() == make_authority("staff")
+    # What HAProxy does not take lets nobody in, rather than everybody.
+    assert only_list(pipeline, {name}) == frozenset()
+    # And without its listener's certificate it is not needed.
+    assert compile_crt_lists(pipeline.routing, {entry.certificate}).authorities == {}
 
 
 def test_a_listener_for_any_host_is_shown_to_all_even_to_who_names_nobody() -> None:
