@@ -144,8 +144,14 @@ def _make_rsa_key(bits: int, name: str) -> rsa.RSAPrivateKey:  # noqa: ARG001 (a
     return rsa.generate_private_key(65537, bits)
 
 
+KEYS_MADE: list[str] = []
+"""All private keys that were made so far, in PEM, so that what gwctl tells can be searched for them."""
+
+
 def _key_pem(key: Key) -> str:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    KEYS_MADE.append(pem)
+    return pem
 
 
 def _name(text: str) -> x509.Name:

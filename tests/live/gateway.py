@@ -18,6 +18,7 @@ from gwctl.runtime.supervisor import run
 from tests.harness import DataPlane, free_port
 from tests.http1 import Response, fetch
 from tests.manifests import Manifest
+from tests.secrecy import find_keys
 
 DEADLINE_SECONDS = 30.0
 
@@ -59,8 +60,10 @@ class Gwctl:
         await self.wait_until_ready()
 
     async def stop(self) -> None:
-        """Stop as a signal would."""
+        """Stop as a signal would. What metrics told until then holds no private key."""
         if self._task is not None:
+            if not self._task.done():
+                assert find_keys([await self.metrics()]) == []
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None

@@ -7,6 +7,8 @@ import socket
 import ssl
 from pathlib import Path
 
+import pytest
+
 from gwctl.graph.authority import join_authorities
 from gwctl.graph.node import Authorities
 from gwctl.routing.request import Request
@@ -29,6 +31,8 @@ from tests.manifests import (
     validation,
 )
 from tests.tls import client_context, status_for
+
+pytestmark = pytest.mark.usefixtures("no_key_in_logs")
 
 WEB = make_pair("web.test")
 STAFF, GUEST, NOBODY = (make_pair("client", issuer=issuer) for issuer in ("staff", "guest", "nobody"))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from gwctl.routing.request import Request
-from tests.certificates import make_pair
+from tests.certificates import make_odd_authority, make_pair, tls_secret
 from tests.harness import DataPlane, EchoBackend
 from tests.kube.apiserver import ApiServer
 from tests.live.cluster import Replica, cluster_gateway, condition, gateway_services, give_addresses, programmed, site
 from tests.manifests import Manifest, https_listener, listener
+from tests.secrecy import find_keys
 from tests.tls import fetch_tls, wait_for_certificate
+
+pytestmark = pytest.mark.usefixtures("no_key_in_logs")
 
 OLD, NEW = make_pair("web.test"), make_pair("web.test", serial=2)
 
@@ -60,3 +64,33 @@ async def test_a_gateways_certificate_from_its_secret_to_the_handshake(dataplane
             server.remove("Secret", "web")
             await wait_for_certificate(slots[443], "web.test", None)
             assert await dataplane.reloads() == 1
+
+
+async def test_nothing_that_is_written_to_the_cluster_holds_a_private_key(
+    dataplane: DataPlane, server: ApiServer
+) -> None:
+    """Not statuses nor Events, whatever is wrong with a Secret."""
+    good, swapped = OLD.secret("good"), OLD.secret("swapped")
+    swapped["data"] = {"tls.crt": swapped["data"]["tls.key"], "tls.key": swapped["data"]["tls.crt"]}
+    applied = {"kubectl.kubernetes.io/last-applied-configuration": json.dumps(good)}
+    secrets = {
+        "good": {**good, "metadata": {**good["metadata"], "annotations": applied}},
+        "swapped": swapped,
+        "mixed": tls_secret("mixed", OLD.certificate, NEW.key),
+        "odd": tls_secret("odd", OLD.certificate + make_odd_authority("odd"), OLD.key),
+        "opaque": {**OLD.secret("opaque"), "type": "Opaque"},
+        "broken": {**OLD.secret("broken"), "data": OLD.key},
+    }
+    async with EchoBackend("web") as echo:
+        for manifest in site(echo.port):
+            server.put(manifest)
+        for secret in secrets.values():
+            server.put(secret)
+        listeners = [https_listener(name, 443, name, hostname=f"{name}.test") for name in secrets]
+        server.put(cluster_gateway(listeners=listeners))
+        async with Replica(dataplane, "one").running():
+            await server.until(lambda: listener_condition(server, "good", "ResolvedRefs").get("status") == "True", 30)
+            await server.until(lambda: listener_condition(server, "mixed", "ResolvedRefs").get("status") == "False", 30)
+            await server.until(lambda: len(server.objects("Event")) >= len(secrets) - 2, 30)
+        kinds = [kind for kind in server.kinds if kind != "Secret"]
+        assert find_keys(json.dumps(list(server.objects(kind).values())) for kind in kinds) == []

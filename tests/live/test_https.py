@@ -38,6 +38,8 @@ from tests.manifests import (
 )
 from tests.tls import client_context, fetch_tls, shake_hands, wait_for_certificate
 
+pytestmark = pytest.mark.usefixtures("no_key_in_logs")
+
 WEB, OTHER, WILD = make_pair("web.test"), make_pair("other.test"), make_pair("*.wild.test", "x.y.wild.test")
 
 

@@ -39,6 +39,8 @@ from tests.tls import (
     wait_for_greeting,
 )
 
+pytestmark = pytest.mark.usefixtures("no_key_in_logs")
+
 OWN, EDGE = make_pair("own.test"), make_pair("*.edge.test", "web.test")
 
 
