@@ -10,12 +10,12 @@ import pytest
 
 from gwctl.routing.request import Request
 from tests.certificates import make_odd_authority, make_pair, tls_secret
-from tests.harness import DataPlane, EchoBackend
+from tests.harness import DataPlane, EchoBackend, TcpEcho
 from tests.kube.apiserver import ApiServer
 from tests.live.cluster import Replica, cluster_gateway, condition, gateway_services, give_addresses, programmed, site
-from tests.manifests import Manifest, https_listener, listener
+from tests.manifests import Manifest, backend, endpoints, https_listener, listener, service, tls_listener, tls_route
 from tests.secrecy import find_keys
-from tests.tls import fetch_tls, wait_for_certificate
+from tests.tls import fetch_tls, server_context, wait_for_certificate, wait_for_greeting
 
 pytestmark = pytest.mark.usefixtures("no_key_in_logs")
 
@@ -94,3 +94,30 @@ async def test_nothing_that_is_written_to_the_cluster_holds_a_private_key(
             await server.until(lambda: len(server.objects("Event")) >= len(secrets) - 2, 30)
         kinds = [kind for kind in server.kinds if kind != "Secret"]
         assert find_keys(json.dumps(list(server.objects(kind).values())) for kind in kinds) == []
+
+
+async def test_a_port_with_tls_listeners_gets_a_slot_that_reads_the_name_in_handshakes(
+    dataplane: DataPlane, server: ApiServer, tmp_path: Path
+) -> None:
+    own = make_pair("own.test")
+    async with EchoBackend("web") as web, TcpEcho("db", tls=server_context(own, tmp_path)) as db:
+        for manifest in (*site(web.port), service("db"), *endpoints("db", [("127.0.0.1", db.port)])):
+            server.put(manifest)
+        server.put(OLD.secret("web"))
+        https = https_listener("https", 443, "web", hostname="web.test")
+        server.put(cluster_gateway(listeners=[https]))
+        async with Replica(dataplane, "one").running():
+            await server.until(lambda: len(gateway_services(server)) == 2, 30)
+            give_addresses(server)
+            await server.until(lambda: programmed(server)["status"] == "True", 30)
+            await wait_for_certificate(22001, "web.test", OLD.der)
+            server.put(cluster_gateway(listeners=[https, tls_listener("db", 443, hostname="own.test")]))
+            server.put(tls_route("db", [backend("db")], ("own.test",)))
+            await wait_for_greeting(24001, "own.test", ("db", own.der))
+            await wait_for_certificate(24001, "web.test", OLD.der)
+            await server.until(lambda: listener_condition(server, "db", "Programmed").get("status") == "True", 30)
+            parents = server.object("TLSRoute", "db")["status"]["parents"]
+            assert [condition(parent, "Accepted")["status"] for parent in parents] == ["True"]
+            ports = [port for item in gateway_services(server) for port in item["spec"].get("ports", ())]
+            assert [(port["port"], port["targetPort"]) for port in ports] == [(443, 24001)]
+            assert await dataplane.reloads() == 1
