@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 FEATURES: Mapping[str, str] = {
+    "BackendTLSPolicy": "graph/backendtls.py: authorities of ConfigMaps, ports, conflicts; haproxy/state.py: ServerTLS",
     "GRPCRoute": "routing/rule.py: services, methods, headers, header modifiers, weights",
     "GRPCRouteNamedRouteRule": "graph/build.py: names of rules are kept",
     "Gateway": "graph/listener.py: listeners, conflicts, allowed routes",
     "GatewayAddressEmpty": "graph/listener.py: an address without a value is of the implementation's choosing",
+    "GatewayBackendClientCertificate": "haproxy/table.py: servers of their own for each certificate of a Gateway",
     "GatewayFrontendClientCertificateValidation": "graph/clientcertificate.py: crt-list entries name authorities",
     "GatewayFrontendClientCertificateValidationInsecureFallback": "graph/clientcertificate.py: none is asked for",
     "GatewayHTTPListenerIsolation": "routing/virtualhost.py: a host belongs to its most specific listener",

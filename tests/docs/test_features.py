@@ -27,7 +27,8 @@ from tests.manifests import Manifest, endpoints, gateway, gateway_class, listene
 
 FEATURES = Path(__file__).parents[2] / "docs" / "features"
 TLS_PAGES = sorted(FEATURES.glob("tls-*.md"))
-PAGES = sorted(set(FEATURES.glob("*.md")) - set(TLS_PAGES))
+BACKEND_PAGES = [FEATURES / "backend-tls.md", FEATURES / "backend-client-certificate.md"]
+PAGES = sorted({*FEATURES.glob("*.md")} - {*TLS_PAGES, *BACKEND_PAGES})
 COLUMN = 10
 
 
