@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from gwctl.api.ref import Ref
 from gwctl.api.wire import ParentReference
 from gwctl.graph.node import PolicyNode
-from gwctl.status.condition import judge, select
+from gwctl.status.condition import judge, select, with_notes
 from gwctl.status.outcome import Outcome
 from gwctl.status.status import ParentStatus, Status
 
@@ -19,18 +19,20 @@ from gwctl.status.status import ParentStatus, Status
 def build_policies(outcome: Outcome, before: Outcome | None) -> Iterator[tuple[Ref, Status | None]]:
     """The status of every policy that may have changed; None for one that is no longer ours."""
     nodes, old = outcome.graph.policies, before.graph.policies if before is not None else {}
-    if nodes is old:
+    stale = {ref for ref, _ in outcome.stale.items() ^ before.stale.items()} if before is not None else set()
+    if nodes is old and stale.isdisjoint(nodes):
         return
     for ref in old.keys() - nodes.keys():
         yield ref, None
     for ref, node in nodes.items():
-        if old.get(ref) is not node:
-            yield ref, _build_policy(node)
+        if old.get(ref) is not node or ref in stale:
+            yield ref, _build_policy(node, outcome)
 
 
-def _build_policy(node: PolicyNode) -> Status:
+def _build_policy(node: PolicyNode, outcome: Outcome) -> Status:
+    message = with_notes("the policy is accepted", outcome.stale_problems(node.ref))
     conditions = (
-        judge("Accepted", select(node.problems, "Accepted"), "the policy is accepted"),
+        judge("Accepted", select(node.problems, "Accepted"), message),
         judge("ResolvedRefs", select(node.problems, "ResolvedRefs"), "all references are resolved"),
     )
     ancestors = tuple(
@@ -38,4 +40,5 @@ def _build_policy(node: PolicyNode) -> Status:
         for gateway in node.ancestors
     )
     metadata = node.resource.metadata
-    return Status(metadata.uid, metadata.generation, ancestors=ancestors)
+    generation = outcome.generation(node.ref, metadata.generation)
+    return Status(metadata.uid, generation, ancestors=ancestors)

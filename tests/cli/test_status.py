@@ -17,6 +17,8 @@ from tests.manifests import (
     CONTROLLER,
     Manifest,
     backend,
+    backend_tls_policy,
+    config_map,
     gateway,
     gateway_class,
     http_route,
@@ -317,3 +319,28 @@ async def test_no_cluster_is_one_sentence(run: Run, server: ApiServer, monkeypat
     result = await status(run)
     assert (result.exit_code, result.output.count("\n")) == (2, 1)
     assert "/nowhere" in result.output
+
+
+def test_policies_are_shown_for_the_gateways_that_they_concern(run: Run, tmp_path: Path) -> None:
+    route = http_route("r", [prefix_rule("/", backend("web"))])
+    policies = [backend_tls_policy("p", "web", "ca", section="http"), backend_tls_policy("q", "nobodys", "ca")]
+    world = [gateway_class(), gateway([listener("http", 80)]), route, service("web", {"http": 80}), *policies]
+    write(tmp_path, *world, config_map("ca"))
+    result = run("status", "--source", f"file:{tmp_path}", "backendtlspolicy")
+    assert result.output.splitlines() == [
+        "POLICY                      TARGETS   GATEWAY          ACCEPTED  RESOLVED",
+        "BackendTLSPolicy default/p  web:http  default/gateway  no        no",
+        "",
+        "PROBLEMS",
+        (
+            "BackendTLSPolicy default/p gateway default/gateway: Accepted/NoValidCACertificate: "
+            "spec.validation.caCertificateRefs: none of the references leads to a CA certificate"
+        ),
+        (
+            "BackendTLSPolicy default/p gateway default/gateway: ResolvedRefs/InvalidCACertificateRef: "
+            "spec.validation.caCertificateRefs[0]: ConfigMap default/ca has no ca.crt"
+        ),
+    ]
+    plain = json.loads(run("status", "--source", f"file:{tmp_path}", "-o", "json").output)
+    (policy,) = plain["policies"]
+    assert (policy["name"], [entry["ancestorRef"]["name"] for entry in policy["ancestors"]]) == ("p", ["gateway"])

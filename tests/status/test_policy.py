@@ -1,0 +1,82 @@
+"""What the status of a BackendTLSPolicy says, for each Gateway of ours that has routes to its Services."""
+
+from __future__ import annotations
+
+from gwctl.api.ref import Ref
+from gwctl.graph.build import build_graph
+from gwctl.graph.node import Graph
+from gwctl.graph.problem import fall_back
+from gwctl.snapshot import Snapshot
+from gwctl.status.build import build_statuses
+from gwctl.status.event import build_events
+from gwctl.status.outcome import Outcome, Stale
+from gwctl.status.status import Statuses
+from tests.certificates import make_authority
+from tests.manifests import (
+    CONTROLLER,
+    Manifest,
+    backend,
+    backend_tls_policy,
+    config_map,
+    gateway,
+    gateway_class,
+    http_route,
+    listener,
+    prefix_rule,
+    service,
+)
+from tests.pipeline import parse
+
+POLICY = Ref("BackendTLSPolicy", "default", "p")
+CA = config_map("ca", make_authority("root"))
+
+
+def graph_of(*manifests: Manifest, routes: tuple[str, ...] = ("one",)) -> Graph:
+    gateways = [gateway([listener("http", port)], name) for port, name in ((80, "one"), (81, "two"))]
+    parents = tuple({"name": name} for name in routes)
+    made = [http_route("r", [prefix_rule("/", backend("web"))], (), parents)] if parents else []
+    resources = parse([gateway_class(), *gateways, service("web"), *made, *manifests])
+    return build_graph(Snapshot.of(resources.values()), CONTROLLER)
+
+
+def told(statuses: Statuses) -> dict[str, list[str]]:
+    status = statuses.by_ref.get(POLICY)
+    entries = (status.ancestors or ()) if status is not None else ()
+    return {
+        f"{entry.ref.kind} {entry.ref.namespace}/{entry.ref.name}": [f"{c.type} {c.reason}" for c in entry.conditions]
+        for entry in entries
+    }
+
+
+def test_each_gateway_that_has_a_route_to_the_service_has_an_entry() -> None:
+    policy, good = backend_tls_policy("p", "web", "ca"), ["Accepted Accepted", "ResolvedRefs ResolvedRefs"]
+    statuses = build_statuses(Outcome(graph_of(policy, CA, routes=("one", "two"))))
+    assert told(statuses) == {"Gateway default/one": good, "Gateway default/two": good}
+    fewer = build_statuses(Outcome(graph_of(policy, CA)), statuses)
+    assert told(fewer) == {"Gateway default/one": good}
+    none = build_statuses(Outcome(graph_of(policy, CA, routes=())), fewer)
+    assert POLICY not in none.by_ref
+    assert POLICY in none.changed
+
+
+def test_what_is_wrong_is_told_by_events_once() -> None:
+    graph = graph_of(backend_tls_policy("p", "web", "gone"))
+    statuses = build_statuses(Outcome(graph))
+    wrong = ["Accepted NoValidCACertificate", "ResolvedRefs InvalidCACertificateRef"]
+    assert told(statuses) == {"Gateway default/one": wrong}
+    events = [event for event in build_events(None, statuses) if event.subject == POLICY]
+    assert sorted(event.reason for event in events) == ["InvalidCACertificateRef", "NoValidCACertificate"]
+    again = build_statuses(Outcome(graph), statuses)
+    assert again.changed == frozenset()
+    assert build_events(statuses, again) == ()
+
+
+def test_a_policy_that_can_no_longer_be_read_says_that_it_stands_as_before() -> None:
+    graph = graph_of(backend_tls_policy("p", "web", "ca"), CA)
+    before = build_statuses(Outcome(graph))
+    problem = fall_back(POLICY, "spec.validation.hostname", "is required")
+    after = build_statuses(Outcome(graph, stale={POLICY: Stale(2, (problem,))}), before)
+    status = after.by_ref[POLICY]
+    assert status.generation == 2
+    assert "what it was before is served" in (status.ancestors or ())[0].conditions[0].message
+    assert told(after) == told(before)
