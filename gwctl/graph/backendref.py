@@ -12,7 +12,7 @@ from typing import NamedTuple
 from gwctl.api.ref import Ref
 from gwctl.api.wire import BackendObjectReference
 from gwctl.graph import problem
-from gwctl.graph.node import Policies, Problem, ServicePort
+from gwctl.graph.node import REFUSED, Policies, Problem, ServicePort
 from gwctl.graph.referencegrant import reference_is_permitted
 from gwctl.snapshot import Snapshot
 
@@ -32,7 +32,8 @@ def resolve_backend(
 ) -> ResolvedBackend:
     """Resolve a reference of a route to a backend; ``field`` is its path in the route.
 
-    A Service whose policy cannot be honoured leads nowhere, and that is the policy's problem.
+    A Service whose policy cannot be honoured leads nowhere, and that is the policy's problem; for a TLSRoute it depends
+    on the listener.
     """
     if ref.group != "" or ref.kind != "Service":
         return _nowhere(None, problem.invalid_kind(route, f"{field}.kind", ref.group, ref.kind))
@@ -57,7 +58,9 @@ def resolve_backend(
         if port.protocol == "TCP":
             tls = policies.tls(target, port.name)
             if tls is None and not policies.is_plain(target, port.name):
-                return ResolvedBackend(None, target, None)
+                if route.kind != "TLSRoute":
+                    return ResolvedBackend(None, target, None)
+                tls = REFUSED
             found = ServicePort(target.namespace, target.name, port.port, port.app_protocol or "", tls)
             return ResolvedBackend(found, target, None)
     message = f"port {ref.port} of {target} is for {ports[0].protocol} only"

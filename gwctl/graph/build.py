@@ -35,6 +35,7 @@ from gwctl.graph.gatewayservice import owner_of, slots_of
 from gwctl.graph.grpc import check_grpc_rule
 from gwctl.graph.listener import build_gateways
 from gwctl.graph.node import (
+    REFUSED,
     Attachment,
     BackendNode,
     Claim,
@@ -232,10 +233,10 @@ class _Draft:
         for ref in services:
             service = self.snapshot.services.get(ref)
             for port in service.spec.ports if service is not None else ():
-                tls = self.index.policies.tls(ref, port.name)
-                found = ServicePort(ref.namespace, ref.name, port.port, port.app_protocol or "", tls)
-                if found in self.users:
-                    self._resolve(found)
+                for tls in (self.index.policies.tls(ref, port.name), REFUSED):
+                    found = ServicePort(ref.namespace, ref.name, port.port, port.app_protocol or "", tls)
+                    if found in self.users:
+                        self._resolve(found)
 
     def finish(self, classes: Mapping[Ref, GatewayClass], previous: Graph | None) -> Graph:
         gateways = dict(self.gateways)

@@ -150,6 +150,10 @@ class BackendTLS:
         return f"tls:{self.hostname}"
 
 
+REFUSED = BackendTLS("", None)
+"""Connections must not be made, but by clients whose TLS is passed through."""
+
+
 class ServicePort(NamedTuple):
     """One port of a Service that exists: what a backendRef resolves to. ``tls`` None: connections are plain."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gwctl.graph.node import Certificate, ServicePort
+from gwctl.graph.node import REFUSED, Certificate, ServicePort
 from gwctl.haproxy.encoding import (
     SLASH,
     content_id,
@@ -464,9 +464,13 @@ def _services(rule: Rule, mode: str, side: Side) -> dict[str, Upstream]:
         **{
             _backend_key(backend, mode, side): _upstream(backend.service, side)
             for backend in rule.backends
-            if backend.service is not None
+            if backend.service is not None and _leads_somewhere(backend, side)
         },
     }
+
+
+def _leads_somewhere(backend: Backend, side: Side) -> bool:
+    return backend.service is not None and (side.passes_through or backend.service.tls != REFUSED)
 
 
 def _upstream(service: ServicePort, side: Side) -> Upstream:
@@ -479,7 +483,7 @@ def _mirror_key(mirror: Mirror, side: Side) -> str:
 
 
 def _backend_key(backend: Backend, mode: str, side: Side) -> str:
-    if backend.service is None:
+    if not _leads_somewhere(backend, side) or backend.service is None:
         return ERROR_TARGET
     return service_key(_upstream(backend.service, side), backend.protocol or mode)
 
