@@ -207,25 +207,27 @@ def diff(desired: State, actual: State) -> Plan:
 
 
 def _without_new_certificates(desired: State, actual: State) -> State:
-    known = {entry.certificate for entries in actual.crt_lists.values() for entry in entries}
+    there = [entry for entries in actual.crt_lists.values() for entry in entries]
+    known = {entry.certificate for entry in there}
     proven = {server.tls for servers in actual.servers.values() for server in servers.values()}
     usable = [tls for identity, tls in desired.tls.items() if identity in proven]
     known |= {tls.certificate for tls in usable}
-    if desired.certificates <= known and desired.tls.keys() <= proven:
+    trusted = {"", *(entry.authorities for entry in there), *(tls.authorities for tls in usable)}
+    if desired.certificates <= known and desired.authorities <= trusted and desired.tls.keys() <= proven:
         return desired
     servers = {
         slot: {name: server for name, server in of_slot.items() if server.tls is None or server.tls in proven}
         for slot, of_slot in desired.servers.items()
     }
     lists = {
-        name: frozenset(entry for entry in entries if entry.certificate in known)
+        name: frozenset(entry for entry in entries if entry.certificate in known and entry.authorities in trusted)
         for name, entries in desired.crt_lists.items()
     }
     return replace(
         desired,
         servers=servers,
         certificates=desired.certificates & known,
-        authorities=desired.authorities & {tls.authorities for tls in usable},
+        authorities=desired.authorities & trusted,
         crt_lists=lists,
     )
 
