@@ -35,6 +35,7 @@ from gwctl.api.wire import HEADER_NAME_PATTERN
 SUPPORTED_FILTERS = frozenset(
     {"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS", "RequestMirror"}
 )
+_UNSUPPORTED_FILTERS = {"ExtensionRef": ": gwctl has no filters of its own"}
 _HEADER_FILTERS = ("RequestHeaderModifier", "ResponseHeaderModifier")
 
 MATCH_LIMIT = 9_000
@@ -169,7 +170,8 @@ def check_filters(filters: tuple[HTTPRouteFilter, ...], field: str, first: int =
 
 def _check_filter(item: HTTPRouteFilter, field: str, found: list[Refusal]) -> None:
     if item.type not in SUPPORTED_FILTERS:
-        found.append(Refusal(f"{field}.type", f"the filter {item.type} is not supported yet"))
+        why = _UNSUPPORTED_FILTERS.get(item.type, "")
+        found.append(Refusal(f"{field}.type", f"the filter {item.type} is not supported{why}"))
         return
     field = f"{field}.{FILTER_FIELDS[item.type][1]}"
     if item.request_header_modifier is not None:
