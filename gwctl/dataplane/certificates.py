@@ -154,6 +154,19 @@ class Certificates:
         except Refused as error:
             await self._blame(name, error)
 
+    async def blame_for_server(self, options: Mapping[str, str], error: Refused) -> None:
+        """Say what is at fault for a server with TLS that HAProxy does not take: its certificate, else authorities.
+
+        Raises `Unavailable` where one of them has vanished, `CertificateRefused` otherwise.
+        """
+        await self._client.process()
+        authorities, certificate = options["ssl_cafile"], options.get("ssl_certificate", "")
+        if is_authorities(authorities) and authorities not in await self._client.authorities():
+            raise Unavailable(f"{authorities} is no longer there") from None
+        if certificate and (await self._client.certificate(certificate) or {}).get("status", _EMPTY) == _EMPTY:
+            raise Unavailable(f"{certificate} is no longer there") from None
+        raise CertificateRefused(certificate or authorities, error.reason) from None
+
     async def _add_authorities(self, name: str, pem: Sensitive) -> None:
         """Add a set whose file has been written first, since the API may refuse to store what HAProxy takes."""
         try:

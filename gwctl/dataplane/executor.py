@@ -19,9 +19,9 @@ from gwctl.dataplane.certificates import CertificateOperation, Certificates
 from gwctl.dataplane.client import Client
 from gwctl.dataplane.error import (
     AlreadyExists,
-    CertificateRefused,
     DataPlaneError,
     ForeignLua,
+    NotFound,
     Refused,
     ReloadFailed,
     Unavailable,
@@ -29,7 +29,7 @@ from gwctl.dataplane.error import (
 )
 from gwctl.dataplane.reader import EMPTY_MAP, parse_servers, read_table
 from gwctl.haproxy.desired import is_slot
-from gwctl.haproxy.names import SYSTEM_AUTHORITIES, Table
+from gwctl.haproxy.names import Table
 from gwctl.haproxy.plan import Operation, RemoveRow, RemoveServer, SetRow, SetServer, Transaction
 from gwctl.haproxy.program import Layout, is_lua, lua_name, lua_text
 from gwctl.haproxy.state import Section, SectionKey, SectionKind, Server, State
@@ -114,9 +114,11 @@ class Executor:
                 address = {}
             except AlreadyExists:
                 pass
+            except NotFound:
+                raise
             except Refused as error:
-                if operation.options.get("ssl_cafile") == SYSTEM_AUTHORITIES:
-                    raise CertificateRefused(SYSTEM_AUTHORITIES, error.reason) from None
+                if "ssl" in operation.options:
+                    await self._certificates.blame_for_server(operation.options, error)
                 raise
         await self._client.change_server(slot, name, {**address, "admin_state": server.state})
 
@@ -213,7 +215,6 @@ class Executor:
         """
         await self._store_tables(state)
         await self._certificates.store(state)
-        await self._certificates.delete_stale(state)
         version = await self._client.configuration_version()
         transaction = Transaction((), (), state)
         existing = {
@@ -221,8 +222,15 @@ class Executor:
             for section in await self._client.sections(SectionKind.BACKENDS)
         }
         slots = [(key, section) for key, section in _sections_to_write(transaction, existing) if key in existing]
-        if not slots:
-            return True
+        if slots and not await self._store_servers(slots, version, is_interrupted):
+            return False
+        # Till now the file may have named what is deleted here, without which HAProxy would not start.
+        await self._certificates.delete_stale(state)
+        return True
+
+    async def _store_servers(
+        self, slots: Iterable[tuple[SectionKey, Section | None]], version: int, is_interrupted: Callable[[], bool]
+    ) -> bool:
         identifier = await self._client.begin(version)
         try:
             for key, section in slots:

@@ -9,8 +9,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gwctl.routing.request import Request
-from tests.certificates import make_authority, make_pair
+from tests.certificates import make_authority, make_odd_authority, make_pair, tls_secret
 from tests.grpcecho import OK, Call, GrpcClient, GrpcEcho
 from tests.harness import DataPlane, EchoBackend, TcpEcho, free_port
 from tests.live.gateway import Gwctl, wait_for
@@ -30,6 +32,8 @@ from tests.manifests import (
     tcp_route,
 )
 from tests.tls import TlsBackend
+
+pytestmark = pytest.mark.usefixtures("no_key_in_logs")
 
 ROOT, OTHER_ROOT = make_authority("root"), make_authority("other root")
 BACKEND = make_pair("backend.test", issuer="root")
@@ -159,6 +163,28 @@ async def test_a_gateway_shows_its_certificate_to_backends_and_the_next_one_with
             await gwctl.apply("secrets.yaml", [CLIENT.secret("unused")])
             await wait_for(ports["one"], get(), status=502)
             await wait_until(lambda: held(dataplane), 0)
+
+
+async def test_a_certificate_that_haproxy_does_not_take_harms_its_own_gateway_alone(
+    dataplane: DataPlane, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, bad = free_port(), free_port()
+    odd = make_pair("odd", issuer="odd")
+    chained = tls_secret("odd", odd.certificate + make_odd_authority("odd"), odd.key)
+    gateways = [gateway([listener("http", port)], name) for name, port in (("good", good), ("bad", bad))]
+    gateways[1]["spec"]["tls"] = {"backend": {"clientCertificateRef": {"name": "odd"}}}
+    async with TlsBackend("web", BACKEND) as web:
+        rules = [prefix_rule("/", backend("web"))]
+        manifests = [gateway_class(), *gateways, *served(web), config_map("ca", ROOT), chained]
+        manifests += [http_route("r", rules, (), ({"name": "good"}, {"name": "bad"}))]
+        manifests += [backend_tls_policy("p", "web", "ca")]
+        async with Gwctl(dataplane, tmp_path / "manifests", *manifests) as gwctl:
+            await wait_for(good, get(), status=200)
+            await wait_for(bad, get(), status=503)
+            (refusal,) = [record for record in caplog.records if record.__dict__.get("reason") == "CertificateRefused"]
+            assert refusal.__dict__["object"] == "Secret default/odd"
+            await gwctl.apply("manifests.yaml", [*(manifests[:6]), CLIENT.secret("odd"), *manifests[7:]])
+            await wait_for(bad, get(), status=200)
 
 
 async def held(dataplane: DataPlane) -> int:
