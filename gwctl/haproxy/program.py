@@ -13,7 +13,7 @@ from typing import Any
 
 from gwctl.graph.gatewayservice import Mode
 from gwctl.haproxy import grpc, loop
-from gwctl.haproxy.action import answer, found, set_variable, when
+from gwctl.haproxy.action import answer, found, set_header, set_variable, when
 from gwctl.haproxy.connection import INNERS, hand_over, route_handshakes, route_tcp, route_terminated
 from gwctl.haproxy.encoding import SLASH, content_id
 from gwctl.haproxy.filtering import IS_ERROR, change_copy, change_response, expose_headers, filter_request, set_timeouts
@@ -78,12 +78,14 @@ ANY_IPV6 = "::"
 class Layout:
     """Where the Data Plane API keeps files, as absolute directories without a final slash.
 
-    ``listen``: the addresses that a frontend is bound to which has none of its own.
+    ``listen``: the addresses that a frontend is bound to which has none of its own. ``http3``: whether those for HTTPS
+    take HTTP/3 too.
     """
 
     maps: str
     general: str
     listen: tuple[str, ...] = (ANY_IPV4,)
+    http3: bool = False
 
     def table(self, table: Table) -> str:
         """Give the path of a table's file, by which the program names it."""
@@ -172,10 +174,9 @@ def _frontend(
     name: str, mode: Mode, addresses: tuple[str, ...], port: int, layout: Layout
 ) -> Iterator[tuple[SectionKey, Section]]:
     tls = _tls(name, layout, _HTTP_ALPN) if mode == "https" else {}
-    binds = [
-        {"address": address, "port": port, **({"v6only": True} if address == ANY_IPV6 else {}), **tls}
-        for address in addresses
-    ]
+    binds = [{**_at(address, port), **tls} for address in addresses]
+    if mode == "https":
+        binds += _quic(name, addresses, port, layout)
     look = route_handshakes(layout.table(Table.SNI), layout.table(Table.SERVICES)) if mode == "tls" else ()
     yield _bound(name, _DEFAULTS[mode], binds, look)
     if mode != "tls":
@@ -186,7 +187,20 @@ def _frontend(
         backend = hand_over(name, inner, socket)
         yield SectionKey(SectionKind.BACKENDS, backend["name"]), backend
         bind = {"address": socket, "accept_proxy": True, **_tls(to, layout, _HTTP_ALPN if inner == "https" else "")}
-        yield _bound(to, _INNER_DEFAULTS[inner], [bind])
+        # There is no frontend that looks at handshakes of QUIC first: names that others terminate are refused there.
+        more = _quic(to, addresses, port, layout) if inner == "https" else ()
+        yield _bound(to, _INNER_DEFAULTS[inner], [bind, *more])
+
+
+def _at(address: str, port: int) -> dict[str, Any]:
+    return {"address": address, "port": port, **({"v6only": True} if address == ANY_IPV6 else {})}
+
+
+def _quic(frontend: str, addresses: Iterable[str], port: int, layout: Layout) -> Iterator[dict[str, Any]]:
+    """Yield the binds for HTTP/3 of a frontend that terminates TLS for HTTP."""
+    for address in addresses if layout.http3 else ():
+        family = 6 if ":" in address else 4
+        yield {**_at(address, port), "address": f"quic{family}@{address}", **_tls(frontend, layout, "h3")}
 
 
 def _bound(
@@ -264,6 +278,7 @@ def _http(layout: Layout, *, tls: bool = False) -> Section:
         "http_error_rule_list": list(grpc.error_bodies()),
         **({"tcp_request_rule_list": list(_find_listener(layout))} if tls else {}),
         "http_request_rule_list": [
+            *(_note_port() if tls and layout.http3 else ()),
             *grpc.recognize(),
             *find_row(layout.table(Table.HOSTS), "req.hdr(host),host_only,lower,rtrim(.)", "vhost"),
             answer(404, f"!{found('vhost')}"),
@@ -273,8 +288,19 @@ def _http(layout: Layout, *, tls: bool = False) -> Section:
             *filter_request(layout.table),
         ],
         "http_response_rule_list": [*grpc.note_answers(), *expose_headers(), *keep_session()],
-        "http_after_response_rule_list": list(change_response()),
+        "http_after_response_rule_list": [*(_offer_http3() if tls and layout.http3 else ()), *change_response()],
     }
+
+
+def _note_port() -> Iterator[dict[str, Any]]:
+    """Note the port by which the client has reached us, which is the one for HTTP/3 too."""
+    yield set_variable("port", "str(443)")
+    yield set_variable("port", "req.hdr(host),port_only", "{ req.hdr(host),port_only -m int gt 0 }")
+
+
+def _offer_http3() -> Iterator[dict[str, Any]]:
+    """Offer HTTP/3 in every answer, for a day (RFC 7838, section 3.1)."""
+    yield set_header("alt-svc", r"h3=\":%[var(txn.port)]\"", found("port"))
 
 
 def _keepalive(side: str) -> dict[str, Any]:

@@ -47,7 +47,8 @@ class ServiceSettings:
     ``controller`` tells the Services of one gwctl from those of another. ``namespace``: that of gwctl's pods, which
     ``selector`` selects. ``type``: LoadBalancer, ClusterIP or NodePort.
     ``aliases``: whether a Gateway gets an alias in its own namespace; ``cluster_domain`` completes the name that
-    it stands for. ``dual_stack``: ask for addresses of both families where the cluster has both.
+    it stands for. ``dual_stack``: ask for addresses of both families where the cluster has both. ``http3``: lead UDP to
+    listeners for HTTPS too.
     """
 
     controller: str
@@ -59,6 +60,7 @@ class ServiceSettings:
     aliases: bool = True
     cluster_domain: str = "cluster.local"
     dual_stack: bool = False
+    http3: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +171,14 @@ def _build_service(
         if listener.accepted:
             by_port.setdefault(listener.port, []).append(listener)
     slots = {port: _choose_slot(listeners, free) for port, listeners in by_port.items()}
+    https = {port for port, listeners in by_port.items() if any(node.protocol == "HTTPS" for node in listeners)}
     spec: dict[str, Any] = {
         "type": settings.type,
         "selector": dict(settings.selector),
         "ports": [
-            {"name": f"port-{port}", "protocol": "TCP", "port": port, "targetPort": slot}
+            {"name": f"port-{port}{suffix}", "protocol": protocol, "port": port, "targetPort": slot}
             for port, slot in sorted(slots.items())
+            for protocol, suffix in _PROTOCOLS[: 2 if settings.http3 and port in https else 1]
             if slot
         ],
     }
@@ -196,6 +200,10 @@ def _build_service(
     }
     ref = service_ref(gateway.ref, settings.namespace)
     return _manifest(gateway, settings, ref, owner, spec)
+
+
+_PROTOCOLS = (("TCP", ""), ("UDP", "-h3"))
+"""Of a port that takes HTTP/3 the second too, and how the name of the Service's port then ends."""
 
 
 def _choose_slot(listeners: Sequence[ListenerNode], free: _FreeSlots) -> int:

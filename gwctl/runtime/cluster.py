@@ -182,6 +182,7 @@ def _service_settings(config: Config, namespace: str) -> ServiceSettings:
         config.gateway_service_aliases,
         config.cluster_domain,
         config.ipv6,
+        config.http3,
     )
 
 

@@ -150,6 +150,7 @@ class Config(BaseModel):
         0.0, ge=0, le=3_600, description="seconds to go on, no longer ready, after SIGTERM"
     )
     ipv6: bool = Field(False, description="let listeners without an address listen on IPv6 too")
+    http3: bool = Field(False, description="let HTTPS listeners take HTTP/3 too, which HAProxy must be built with")
     resync_interval: Annotated[float, BeforeValidator(_seconds)] = Field(
         30.0, gt=0, le=86_400, description="seconds between two checks of all that HAProxy has"
     )

@@ -89,12 +89,14 @@ class Reconciler:
         *,
         service_namespace: str | None = None,
         ipv6: bool = False,
+        http3: bool = False,
     ) -> None:
         self._client = client
         self._controller_name = controller_name
         self._service_namespace = service_namespace
         self._pools = pools
         self._listen = listen_on(ipv6=ipv6)
+        self._http3 = http3
         self._metrics = metrics
         self._executor: Executor | None = None
         self._pipeline: Pipeline | None = None
@@ -366,7 +368,7 @@ class Reconciler:
 
     async def _read(self) -> State:
         if self._executor is None:
-            layout = replace(await read_layout(self._client), listen=self._listen)
+            layout = replace(await read_layout(self._client), listen=self._listen, http3=self._http3)
             self._executor = Executor(self._client, layout)
         self._process = await self._client.process()
         self._actual = await read_state(self._client)

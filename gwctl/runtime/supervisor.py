@@ -73,6 +73,7 @@ async def run(config: Config, health: Health | None = None) -> None:
             metrics,
             service_namespace=cluster.service_namespace if cluster is not None else None,
             ipv6=config.ipv6,
+            http3=config.http3,
         )
         pending = Pending()
         async with asyncio.TaskGroup() as tasks:

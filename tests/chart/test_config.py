@@ -57,6 +57,7 @@ def test_values_reach_it(helm: Helm, tmp_path: Path) -> None:
         },
         "clusterDomain": "example.org",
         "ipv6": True,
+        "http3": True,
         "shutdownDelaySeconds": 20,
         "publishService": "a/b",
         "gwctl": {
@@ -79,6 +80,7 @@ def test_values_reach_it(helm: Helm, tmp_path: Path) -> None:
     assert config.gateway_service_aliases is True
     assert config.cluster_domain == "example.org"
     assert config.ipv6 is True
+    assert config.http3 is True
     assert config.shutdown_delay == 20
     assert config.publish_service == "a/b"
     assert (config.http_slots, config.tcp_slots, config.http_listeners, config.tcp_listeners) == (20000, 2, 1000, 3)

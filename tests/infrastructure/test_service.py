@@ -122,6 +122,18 @@ def test_a_port_gets_a_slot_that_serves_all_of_its_listeners() -> None:
     assert cluster.ports("gw-default-web") == {443: 24001}
 
 
+def test_http3_needs_udp_ports_beside_those_of_https() -> None:
+    https = "{name: a, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: c}]}}"
+    text = CLASS + gateway(listeners=f"[{https}, {{name: h, port: 80, protocol: HTTP}}]")
+    cluster = Cluster(text, replace(SETTINGS, http3=True))
+    assert len(cluster.settle()) == 2
+    assert cluster.service("gw-default-web")["spec"]["ports"] == [
+        {"name": "port-80", "protocol": "TCP", "port": 80, "targetPort": 20001},
+        {"name": "port-443", "protocol": "TCP", "port": 443, "targetPort": 22001},
+        {"name": "port-443-h3", "protocol": "UDP", "port": 443, "targetPort": 22001},
+    ]
+
+
 def test_listeners_that_come_and_go_change_only_their_ports() -> None:
     cluster = Cluster(CLASS + gateway())
     cluster.settle()

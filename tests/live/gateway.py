@@ -26,12 +26,15 @@ DEADLINE_SECONDS = 30.0
 class Gwctl:
     """``gwctl run`` as an asynchronous context manager; ready when it is entered."""
 
-    def __init__(self, dataplane: DataPlane, folder: Path, *manifests: Manifest, slots: int = 16) -> None:
+    def __init__(
+        self, dataplane: DataPlane, folder: Path, *manifests: Manifest, slots: int = 16, http3: bool = False
+    ) -> None:
         self.dataplane = dataplane
         self.folder = folder
         self.folder.mkdir(exist_ok=True)
         self._health_port = free_port()
         self._slots = slots
+        self._http3 = http3
         self._task: asyncio.Task[None] | None = None
         self.write("manifests.yaml", manifests)
 
@@ -55,6 +58,7 @@ class Gwctl:
             http_slots=self._slots,
             tcp_slots=4,
             resync_interval=1,
+            http3=self._http3,
         )
         self._task = asyncio.create_task(run(config))
         await self.wait_until_ready()

@@ -48,6 +48,7 @@ def test_every_option_has_three_spellings(option: object, tmp_path: Path) -> Non
         "publish_service": "a/b",
         "shutdown_delay": "15s",
         "ipv6": "true",
+        "http3": "true",
     }
     assert option in OPTIONS.values()
     for name, known in OPTIONS.items():

@@ -101,6 +101,7 @@ annotations:
       "tls-listeners" (int .Values.gwctl.tlsListeners)
       "tcp-listeners" (int .Values.gwctl.tcpListeners)
       "ipv6" .Values.ipv6
+      "http3" .Values.http3
       "resync-interval" (int .Values.gwctl.resyncIntervalSeconds)
       "metrics-address" (printf ":%d" (int .Values.gwctl.metricsPort))
       "log-level" .Values.gwctl.logLevel
