@@ -244,11 +244,13 @@ class _Explanation:
         for backend in rule.backends:
             share = "" if backend.weight == total else f", {backend.weight} of {total}"
             if backend.service is None:
-                text = f"{error}: its backendRef is invalid, forbidden or missing"
+                text = f"{error}: its backendRef is invalid, forbidden or missing, or its policy cannot be honoured"
             elif candidate is not None and backend.filters.redirect is not None:
                 text = self._redirect(backend.filters.redirect, candidate)
             else:
-                text = f"{_name(backend.service)} ({self._endpoints(backend.service, rule)})"
+                tls = backend.service.tls if candidate is not None else None
+                verified = f", TLS as {tls.hostname}" if tls is not None else ""
+                text = f"{_name(backend.service)}{verified} ({self._endpoints(backend.service, rule)})"
             yield _line(title, f"{text}{share}")
             title = ""
             if candidate is not None and backend.service is not None:

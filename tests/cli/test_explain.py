@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import make_pair
+from tests.certificates import make_authority, make_pair
 from tests.cli.conftest import Run, write
 from tests.manifests import (
     backend,
+    backend_tls_policy,
+    config_map,
     endpoints,
     gateway,
     gateway_class,
@@ -100,7 +102,7 @@ def test_several_gateways_on_one_port_are_told_apart(run: Run, tmp_path: Path) -
         "host         any (*)",
         "rule         default/r/0: path prefix /",
         "why          no other rule fits",
-        "then         500: its backendRef is invalid, forbidden or missing",
+        "then         500: its backendRef is invalid, forbidden or missing, or its policy cannot be honoured",
         "note         the manifests have 1 problem: see gwctl validate",
     ]
 
@@ -269,7 +271,7 @@ def test_a_grpc_call_is_a_post_to_its_service_and_method(run: Run, tmp_path: Pat
         "passed over  1 whose path does not fit (--all lists them)",
     ]
     assert lines(run, tmp_path, "POST", "http://a.com/a.B/Eat")[6] == (
-        "then         500 (gRPC: UNAVAILABLE): its backendRef is invalid, forbidden or missing"
+        "then         500 (gRPC: UNAVAILABLE): its backendRef is invalid, forbidden or missing, or its policy cannot be honoured"
     )
     why = lines(run, tmp_path, "POST", "http://a.com/c.D/Echo", "-H", "x: 1")[4]
     assert why.endswith("default/r/3, which fits too: an exact method goes before an expression for the method")
@@ -277,3 +279,14 @@ def test_a_grpc_call_is_a_post_to_its_service_and_method(run: Run, tmp_path: Pat
     call = ("POST", "http://b.com/c.D/X", "-H", "content-type: application/grpc")
     assert "then         404 (gRPC: UNIMPLEMENTED)" in lines(run, tmp_path, *call)
     assert "then         404" in lines(run, tmp_path, "POST", "http://b.com/c.D/X")
+
+
+def test_a_backend_with_tls_is_named_with_the_name_that_it_must_have(run: Run, tmp_path: Path) -> None:
+    rules = [prefix_rule("/", backend("web")), prefix_rule("/bad", backend("bad"))]
+    world = [gateway_class(), gateway([listener("http", 80)]), http_route("r", rules), service("web"), service("bad")]
+    policies = [backend_tls_policy("p", "web", "ca"), backend_tls_policy("q", "bad", "missing")]
+    write(tmp_path, *world, *policies, config_map("ca", make_authority("root")))
+    (*_, last, _) = lines(run, tmp_path, "GET", "http://a.test/")
+    assert last == "then         Service default/web port 80, TLS as backend.test (no endpoint is ready: 503)"
+    (*_, last, _) = lines(run, tmp_path, "GET", "http://a.test/bad")
+    assert last == "then         500: its backendRef is invalid, forbidden or missing, or its policy cannot be honoured"
