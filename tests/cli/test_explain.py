@@ -271,7 +271,8 @@ def test_a_grpc_call_is_a_post_to_its_service_and_method(run: Run, tmp_path: Pat
         "passed over  1 whose path does not fit (--all lists them)",
     ]
     assert lines(run, tmp_path, "POST", "http://a.com/a.B/Eat")[6] == (
-        "then         500 (gRPC: UNAVAILABLE): its backendRef is invalid, forbidden or missing, or its policy cannot be honoured"
+        "then         500 (gRPC: UNAVAILABLE): its backendRef is invalid, forbidden or missing, "
+        "or its policy cannot be honoured"
     )
     why = lines(run, tmp_path, "POST", "http://a.com/c.D/Echo", "-H", "x: 1")[4]
     assert why.endswith("default/r/3, which fits too: an exact method goes before an expression for the method")
