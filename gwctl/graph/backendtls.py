@@ -95,24 +95,35 @@ def _read_policy(policy: BackendTLSPolicy, snapshot: Snapshot, found: list[Probl
         problem.invalid_policy(ref, f"spec.options[{key}]", "options of TLS are not supported")
         for key in sorted(policy.spec.options)
     ]
-    refused += _check_names(policy)
+    for item in _check_names(policy):
+        (refused if item.condition == problem.ACCEPTED else found).append(item)
     authorities = _read_authorities(policy, snapshot, found, refused)
     found += refused
     return None if refused else BackendTLS(validation.hostname, authorities)
 
 
 def _check_names(policy: BackendTLSPolicy) -> Iterator[Problem]:
-    """HAProxy verifies the one name that it sends (SNI), and knows of URIs nothing."""
-    hostname = policy.spec.validation.hostname
-    for index, name in enumerate(policy.spec.validation.subject_alt_names):
+    """HAProxy verifies the one name that it sends (SNI), and knows of URIs nothing.
+
+    So where that name is one of several, the others are left out: nothing is accepted then that is not asked for.
+    """
+    hostname, names = policy.spec.validation.hostname, policy.spec.validation.subject_alt_names
+    stands = any(name.hostname == hostname for name in names)
+    for index, name in enumerate(names):
         path = f"{_VALIDATION}.subjectAltNames[{index}]"
         if name.type == "URI":
-            yield problem.invalid_policy(policy.ref, f"{path}.uri", "HAProxy cannot verify URIs")
+            path, message = f"{path}.uri", "HAProxy cannot verify URIs"
         elif name.hostname != hostname:
+            path = f"{path}.hostname"
             message = (
                 f"HAProxy verifies the name that it sends, which is the policy's hostname {hostname}, and no other"
             )
-            yield problem.invalid_policy(policy.ref, f"{path}.hostname", message)
+        else:
+            continue
+        if stands:
+            yield problem.unverified_name(policy.ref, path, f"{message}: backends need a certificate for {hostname}")
+        else:
+            yield problem.invalid_policy(policy.ref, path, message)
 
 
 def _read_authorities(

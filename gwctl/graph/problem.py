@@ -137,6 +137,11 @@ def invalid_policy(policy: Ref, field: str, message: str) -> Problem:
     return Problem(policy, field, ACCEPTED, "Invalid", message)
 
 
+def unverified_name(policy: Ref, field: str, message: str) -> Problem:
+    """The policy stands without it."""
+    return Problem(policy, field, PARTIALLY_INVALID, "UnsupportedValue", message)
+
+
 def policy_target_not_found(policy: Ref, field: str, message: str) -> Problem:
     return Problem(policy, field, ACCEPTED, "TargetNotFound", message)
 

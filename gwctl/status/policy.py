@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from gwctl.api.ref import Ref
 from gwctl.api.wire import ParentReference
 from gwctl.graph.node import PolicyNode
-from gwctl.status.condition import judge, select, with_notes
+from gwctl.status.condition import judge, other, select, with_notes
 from gwctl.status.outcome import Outcome
 from gwctl.status.status import ParentStatus, Status
 
@@ -30,7 +30,8 @@ def build_policies(outcome: Outcome, before: Outcome | None) -> Iterator[tuple[R
 
 
 def _build_policy(node: PolicyNode, outcome: Outcome) -> Status:
-    message = with_notes("the policy is accepted", outcome.stale_problems(node.ref))
+    notes = [*outcome.stale_problems(node.ref), *other(node.problems, ("Accepted", "ResolvedRefs"))]
+    message = with_notes("the policy is accepted", notes)
     conditions = (
         judge("Accepted", select(node.problems, "Accepted"), message),
         judge("ResolvedRefs", select(node.problems, "ResolvedRefs"), "all references are resolved"),
