@@ -106,15 +106,36 @@ def gateway_class(name: str = "haproxy", controller: str = CONTROLLER) -> Manife
 
 
 def gateway(
-    listeners: list[Manifest], name: str = "gateway", namespace: str = "default", address: str = "127.0.0.1"
+    listeners: list[Manifest],
+    name: str = "gateway",
+    namespace: str = "default",
+    address: str = "127.0.0.1",
+    **more: Any,
 ) -> Manifest:
     """A Gateway bound to the loopback address alone."""
     spec = {
         "gatewayClassName": "haproxy",
         "listeners": listeners,
         "addresses": [{"type": "IPAddress", "value": address}],
+        **more,
     }
     return _object(GATEWAY_API, "Gateway", name, namespace, spec)
+
+
+def allowed_listeners(from_: str) -> Manifest:
+    """Which ListenerSets a Gateway lets in."""
+    return {"allowedListeners": {"namespaces": {"from": from_}}}
+
+
+def listener_set(
+    name: str, listeners: list[Manifest], parent: str = "gateway", namespace: str = "default", created: str = ""
+) -> Manifest:
+    """A ListenerSet for a Gateway in the namespace ``default``."""
+    spec = {"parentRef": {"name": parent, "namespace": "default"}, "listeners": listeners}
+    manifest = _object(GATEWAY_API, "ListenerSet", name, namespace, spec)
+    if created:
+        manifest["metadata"]["creationTimestamp"] = created
+    return manifest
 
 
 def listener(name: str, port: int, hostname: str = "", protocol: str = "HTTP", **more: Any) -> Manifest:
@@ -213,6 +234,30 @@ def random_listeners(random: Random, port: int) -> list[Manifest]:
     """One to three listeners of one port, with different hostnames."""
     names = random.sample(["", "*.a.test", "x.a.test", "b.test"], random.randint(1, 3))
     return [listener(f"l{index}", port, hostname) for index, hostname in enumerate(names)]
+
+
+def random_listener_sets(random: Random, port: int, count: int, more_ports: tuple[int, ...] = ()) -> list[Manifest]:
+    """ListenerSets whose listeners collide with each other and with those of `random_listeners`; some are elsewhere."""
+    found = []
+    for index in range(count):
+        listeners = random_listeners(random, port)
+        if random.random() < 0.2:
+            listeners.append(listener("tcp", random.choice([port, *more_ports]), protocol="TCP"))
+        created = f"2026-01-0{random.randint(1, 3)}T00:00:00Z"
+        found.append(listener_set(f"set{index}", listeners, created=created))
+    return found
+
+
+def attach_to_sets(random: Random, routes: list[Manifest], count: int) -> list[Manifest]:
+    """Let some routes name ListenerSets of `random_listener_sets`, with the Gateway or alone."""
+    for route in routes:
+        if random.random() < 0.5:
+            parent: Manifest = {"kind": "ListenerSet", "name": f"set{random.randrange(count)}"}
+            if random.random() < 0.3:
+                parent["sectionName"] = random.choice(["l0", "l1"])
+            kept = route["spec"]["parentRefs"] if random.random() < 0.5 else []
+            route["spec"]["parentRefs"] = [*kept, parent]
+    return routes
 
 
 def random_routes(random: Random, services: list[str], count: int) -> list[Manifest]:

@@ -170,7 +170,7 @@ class Gateway(Object):
 
     def check(self) -> list[Violation]:
         found = super().check()
-        _check_listeners(self.spec.listeners, found)
+        check_listeners(self.spec.listeners, self.kind, found)
         _check_addresses(self.spec.addresses, found)
         if self.spec.infrastructure is not None:
             _check_keys(self.spec.infrastructure.labels, ("spec", "infrastructure", "labels"), found)
@@ -184,12 +184,13 @@ class Gateway(Object):
         return found
 
 
-def _check_listeners(listeners: tuple[Listener, ...], found: list[Violation]) -> None:
+def check_listeners(listeners: tuple[Listener, ...], kind: str, found: list[Violation]) -> None:
+    """Check the listeners of a Gateway or of a ListenerSet."""
     names: set[str] = set()
     for index, listener in enumerate(listeners):
         loc: Loc = ("spec", "listeners", index)
         if listener.name in names:
-            found.append(Violation((*loc, "name"), "must be unique within the Gateway"))
+            found.append(Violation((*loc, "name"), f"must be unique within the {kind}"))
         names.add(listener.name)
         protocol, tls = listener.protocol, listener.tls
         if protocol in ("HTTP", "TCP", "UDP") and tls is not None:

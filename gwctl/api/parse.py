@@ -21,6 +21,7 @@ from gwctl.api.endpointslice import EndpointSlice
 from gwctl.api.gateway import CONTROLLER_PATTERN, Gateway, GatewayClass
 from gwctl.api.grpcroute import GRPCRoute
 from gwctl.api.httproute import HTTPRoute
+from gwctl.api.listenerset import ListenerSet
 from gwctl.api.namespace import Namespace
 from gwctl.api.ref import Ref
 from gwctl.api.referencegrant import ReferenceGrant
@@ -32,6 +33,7 @@ from gwctl.api.tlsroute import TLSRoute
 Resource = (
     GatewayClass
     | Gateway
+    | ListenerSet
     | HTTPRoute
     | GRPCRoute
     | TCPRoute
@@ -59,7 +61,7 @@ _GATEWAY_KINDS: dict[str, tuple[type[Resource] | None, frozenset[str]]] = {
     "TLSRoute": (TLSRoute, frozenset({"v1", "v1alpha2", "v1alpha3"})),
     "ReferenceGrant": (ReferenceGrant, frozenset({"v1", "v1beta1", "v1alpha2"})),
     "UDPRoute": (None, frozenset({"v1", "v1alpha2"})),
-    "ListenerSet": (None, frozenset({"v1"})),
+    "ListenerSet": (ListenerSet, frozenset({"v1"})),
     "BackendTLSPolicy": (BackendTLSPolicy, frozenset({"v1", "v1alpha3"})),
 }
 _CORE_KINDS: dict[str, type[Resource]] = {

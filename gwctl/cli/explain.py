@@ -19,7 +19,7 @@ from gwctl.cli.manifests import one_line, read_pipeline
 from gwctl.cli.option import DATA_PLANE, config_options, manifests_option, read_config
 from gwctl.cli.request import Target, read_request, shown
 from gwctl.cli.translate import LAYOUT, NOTHING
-from gwctl.graph.node import ServicePort
+from gwctl.graph.node import ListenerKey, ServicePort
 from gwctl.haproxy import grpc
 from gwctl.haproxy.desired import Pools, build_state
 from gwctl.haproxy.lookup import DanglingReference, Outcome, Share, look_up, look_up_connection, look_up_handshake
@@ -135,7 +135,7 @@ class _Explanation:
         yield from self._compare(frontend, expected, candidate.rule if candidate is not None else None)
 
     def _explain_connection(self, key: FrontendKey, frontend: Frontend, name: str) -> Iterator[str]:
-        yield _line("listener", f"{frontend.listeners[0].key.listener} (TCP: the request itself is not looked at)")
+        yield _line("listener", f"{_listener(frontend.listeners[0].key)} (TCP: the request itself is not looked at)")
         rule = self.routing.tcp[key]
         expected = look_up_connection(self.expected.tables, name)
         if rule is None:
@@ -156,14 +156,14 @@ class _Explanation:
             yield _line("then", f"connections are closed at once: {asked} is no listener's")
         else:
             how = "passed through" if sni.inner is None else "terminated"
-            yield _line("listener", f"{sni.listener.listener} (TLS is {how}: the request itself is not looked at)")
+            yield _line("listener", f"{_listener(sni.listener)} (TLS is {how}: the request itself is not looked at)")
             certificates = self.routing.certificates.get(sni.listener, ()) if sni.inner is not None else ()
             if certificates:
                 yield _line("certificate", ", ".join(str(item.secret) for item in certificates))
             if sni.rule is None:
                 yield _line("then", f"no TLSRoute has {asked}: connections are closed at once")
             elif sni.inner is not None and not certificates:
-                yield _line("then", f"the handshake is refused: listener {sni.listener.listener} has no certificate")
+                yield _line("then", f"the handshake is refused: listener {_listener(sni.listener)} has no certificate")
             else:
                 yield _line("rule", sni.rule.name)
                 yield from self._explain_backends(sni.rule, "connections are closed")
@@ -176,21 +176,21 @@ class _Explanation:
         meant = frontend.owner(self.server_name or ANY_HOST)
         certificates = self.routing.certificates.get(meant, ()) if meant is not None else ()
         if meant is None or not certificates:
-            why = f"{asked} is no listener's" if meant is None else f"listener {meant.listener} has no certificate"
+            why = f"{asked} is no listener's" if meant is None else f"listener {_listener(meant)} has no certificate"
             yield _line("then", f"the handshake is refused: {why}")
             return False
         yield _line("certificate", ", ".join(str(item.secret) for item in certificates))
         if meant in self.routing.client_authorities:
             yield _line("", "clients must show one themselves, of an authority that the Gateway trusts")
         if verdict.host is not None and verdict.host.listener != meant:
-            other = verdict.host.listener.listener
-            yield _line("then", f"421: the handshake was for listener {meant.listener}, the host is one of {other}")
+            other = _listener(verdict.host.listener)
+            yield _line("then", f"421: the handshake was for listener {_listener(meant)}, the host is one of {other}")
             return False
         return True
 
     def _explain_host(self, host: VirtualHost, frontend: Frontend) -> Iterator[str]:
         node = next(node for node in frontend.listeners if node.key == host.listener)
-        yield _line("listener", f"{node.key.listener} ({node.hostname or 'any host'})")
+        yield _line("listener", f"{_listener(node.key)} ({node.hostname or 'any host'})")
         yield _line("host", "any (*)" if host.host == "*" else host.host)
 
     def _explain_precedence(self, host: VirtualHost, winner: Candidate) -> Iterator[str]:
@@ -355,6 +355,10 @@ def _ready(servers: Servers) -> set[str]:
 
 def _line(title: str, text: str) -> str:
     return f"{title:<{len(_INDENT)}}{text}"
+
+
+def _listener(key: ListenerKey) -> str:
+    return f"{key.listener} of {key.owner}" if key.listener_set else key.listener
 
 
 def _name(service: ServicePort) -> str:

@@ -1,4 +1,4 @@
-"""``gwctl status``: Gateways, listeners and routes, and why anything of them is not served.
+"""``gwctl status``: Gateways, ListenerSets, listeners and routes, and why anything of them is not served.
 
 In: objects with their status, from a cluster as they are stored there, or from manifests as gwctl would tell them. Out:
 tables and problems. The surprising fact: manifests say nothing about a HAProxy, so what is programmed stays open there.
@@ -21,6 +21,7 @@ from gwctl.cli.cluster import read_cluster
 from gwctl.cli.failure import Failure
 from gwctl.cli.manifests import Result, one_line, read_pipeline
 from gwctl.cli.option import config_options, output_option, read_config
+from gwctl.graph.attach import PARENTS
 from gwctl.providers.kubernetes import KINDS
 from gwctl.runtime.config import Config
 from gwctl.status.build import build_statuses
@@ -33,7 +34,7 @@ Json = Mapping[str, Any]
 # True is what is wrong with these.
 _WARNINGS = frozenset({"Conflicted", "InsecureFrontendValidationMode", "OverlappingTLSConfig", "PartiallyInvalid"})
 _WORDS = {"True": "yes", "False": "no", "Unknown": "unknown"}
-_SHORT_NAMES = {"gc": "GatewayClass", "gtw": "Gateway"}
+_SHORT_NAMES = {"gc": "GatewayClass", "gtw": "Gateway", "lset": "ListenerSet"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,11 @@ class Parent(NamedTuple):
     conditions: Sequence[Json] | None
     exists: bool = True
 
+    @property
+    def kind(self) -> str:
+        """Gateway or ListenerSet."""
+        return str(self.ref.get("kind", "Gateway"))
+
 
 @click.command(short_help="Print Gateways and routes, and why anything is not served.")
 @click.argument("objects", nargs=-1, metavar="[KIND[/NAME]]...")
@@ -94,7 +100,7 @@ def status(
     config_file: Path | None,
     **flags: Any,
 ) -> None:
-    """Print Gateways, their listeners and routes, and why anything of them is not served.
+    """Print Gateways, ListenerSets, their listeners and routes, and why anything of them is not served.
 
     \b
     gwctl status                                     # the cluster of the current kubeconfig
@@ -132,7 +138,7 @@ def _read_selector(text: str) -> tuple[str, str]:
 
 
 def _is_shown(kind: str) -> bool:
-    return kind in ("GatewayClass", "Gateway", "BackendTLSPolicy") or kind.endswith("Route")
+    return kind in ("GatewayClass", "Gateway", "ListenerSet", "BackendTLSPolicy") or kind.endswith("Route")
 
 
 def _read_items(config: Config) -> tuple[list[Item], tuple[Invalid, ...]]:
@@ -204,11 +210,16 @@ class Overview:
         names = {item.name for item in classes}
         gateways = [item for item in ordered if item.kind == "Gateway"]
         ours = [item for item in gateways if item.spec.get("gatewayClassName") in names]
-        self._own = {(item.namespace, item.name) for item in ours}
-        self._existing = {(item.namespace, item.name) for item in gateways}
+        sets = [item for item in ordered if item.kind == "ListenerSet"]
+        self._own = {("Gateway", item.namespace, item.name) for item in ours}
+        self._existing = {(item.kind, item.namespace, item.name) for item in (*gateways, *sets)}
+        self.orphans = [item for item in sets if self._is_missing(_gateway_of(item)) and self._is_asked_for(item)]
+        sets = [item for item in sets if _gateway_of(item) in self._own]
+        self._own |= {("ListenerSet", item.namespace, item.name) for item in sets}
         routes = [(item, self._parents(item)) for item in ordered if item.kind.endswith("Route")]
         self.classes = [item for item in classes if self._is_asked_for(item)]
         self.gateways = [item for item in ours if self._is_asked_for(item)]
+        self.sets = [item for item in sets if self._is_asked_for(item)]
         self.routes = [(item, parents) for item, parents in routes if parents and self._is_asked_for(item)]
         policies = (item for item in ordered if item.kind == "BackendTLSPolicy" and self._is_asked_for(item))
         self.policies = [(item, told) for item in policies if (told := list(self._ancestors(item)))]
@@ -231,7 +242,11 @@ class Overview:
             yield ""
         if self.gateways:
             header = ("GATEWAY", "LISTENER", "PORT", "PROTOCOL", "HOSTNAME", "ROUTES", "PROGRAMMED", "ADDRESSES")
-            yield from _table(header, self._listener_rows())
+            yield from _table(header, self._listener_rows(self.gateways))
+            yield ""
+        if self.sets:
+            header = ("LISTENERSET", "LISTENER", "PORT", "PROTOCOL", "HOSTNAME", "ROUTES", "PROGRAMMED", "GATEWAY")
+            yield from _table(header, self._listener_rows(self.sets))
             yield ""
         if self.routes:
             yield from _table(("ROUTE", "HOSTNAMES", "PARENT", "ACCEPTED", "RESOLVED"), self._route_rows())
@@ -258,19 +273,20 @@ class Overview:
                     "class": item.spec.get("gatewayClassName"),
                     "addresses": item.status.get("addresses", []),
                     "conditions": _conditions(item.status),
-                    "listeners": [
-                        {
-                            "name": listener["name"],
-                            "port": listener["port"],
-                            "protocol": listener["protocol"],
-                            **({"hostname": listener["hostname"]} if listener.get("hostname") else {}),
-                            "attachedRoutes": told.get("attachedRoutes", 0),
-                            "conditions": _conditions(told),
-                        }
-                        for listener, told in _listeners(item)
-                    ],
+                    "attachedListenerSets": item.status.get("attachedListenerSets", 0),
+                    "listeners": list(map(_plain_listener, _listeners(item))),
                 }
                 for item in self.gateways
+            ],
+            "listenerSets": [
+                {
+                    "namespace": item.namespace,
+                    "name": item.name,
+                    "parentRef": item.spec.get("parentRef"),
+                    "conditions": _conditions(item.status),
+                    "listeners": list(map(_plain_listener, _listeners(item))),
+                }
+                for item in self.sets
             ],
             "routes": [
                 {
@@ -301,7 +317,7 @@ class Overview:
         }
 
     def _shown(self) -> list[Item]:
-        return [*self.classes, *self.gateways, *(item for item, _ in (*self.routes, *self.policies))]
+        return [*self.classes, *self.gateways, *self.sets, *(item for item, _ in (*self.routes, *self.policies))]
 
     def _is_asked_for(self, item: Item | Ref) -> bool:
         if self._namespace is not None and item.namespace != self._namespace:
@@ -309,7 +325,7 @@ class Overview:
         return not self._wanted or any(item.kind == kind and name in ("", item.name) for kind, name in self._wanted)
 
     def _parents(self, route: Item) -> list[Parent]:
-        """The parentRefs of a route that are ours, or to a Gateway that does not exist."""
+        """The parentRefs of a route that are ours, or to something that does not exist."""
         entries = {
             ref_key(entry.get("parentRef"), route.namespace): entry.get("conditions") or []
             for entry in route.status.get("parents") or []
@@ -317,14 +333,16 @@ class Overview:
         }
         found: list[Parent] = []
         for ref in route.spec.get("parentRefs") or []:
-            if (ref.get("group", GATEWAY_GROUP), ref.get("kind", "Gateway")) != (GATEWAY_GROUP, "Gateway"):
+            kind = ref.get("kind", "Gateway")
+            if ref.get("group", GATEWAY_GROUP) != GATEWAY_GROUP or kind not in PARENTS:
                 continue
-            target = (ref.get("namespace") or route.namespace, ref["name"])
-            path = "/".join((*target, *([ref["sectionName"]] if ref.get("sectionName") else [])))
+            target = (kind, ref.get("namespace") or route.namespace, ref["name"])
+            path = "/".join((*target[1:], *([ref["sectionName"]] if ref.get("sectionName") else [])))
             name = f"{path}:{ref['port']}" if ref.get("port") else path
+            name = name if kind == "Gateway" else f"{kind} {name}"
             if target in self._own:
                 found.append(Parent(ref, name, entries.get(ref_key(ref, route.namespace))))
-            elif target not in self._existing and (not self._namespaces or target[0] in self._namespaces):
+            elif self._is_missing(target):
                 found.append(Parent(ref, name, None, exists=False))
         return found
 
@@ -336,9 +354,14 @@ class Overview:
                 name = f"{ref.get('namespace') or policy.namespace}/{ref.get('name')}"
                 yield Parent(ref, name, entry.get("conditions") or [])
 
-    def _listener_rows(self) -> Iterator[tuple[str, ...]]:
-        for item in self.gateways:
+    def _is_missing(self, target: tuple[str, str, str]) -> bool:
+        """Tell whether something is known not to exist."""
+        return target not in self._existing and (not self._namespaces or target[1] in self._namespaces)
+
+    def _listener_rows(self, items: Iterable[Item]) -> Iterator[tuple[str, ...]]:
+        for item in items:
             addresses = ", ".join(str(entry.get("value")) for entry in item.status.get("addresses") or []) or "-"
+            last = addresses if item.kind == "Gateway" else "/".join(_gateway_of(item)[1:])
             for listener, told in _listeners(item):
                 yield (
                     item.path,
@@ -348,7 +371,7 @@ class Overview:
                     listener.get("hostname") or "*",
                     str(told.get("attachedRoutes", "-")),
                     _word(told, "Programmed"),
-                    addresses,
+                    last,
                 )
 
     def _route_rows(self) -> Iterator[tuple[str, ...]]:
@@ -376,15 +399,20 @@ class Overview:
     def _troubles(self) -> Iterator[Trouble]:
         for item in self.classes:
             yield from self._wrong(item, "", _conditions(item.status))
-        for item in self.gateways:
+        for item in (*self.gateways, *self.sets):
             yield from self._wrong(item, "", _conditions(item.status))
-            for listener, told in _listeners(item):
+            # A ListenerSet that its Gateway does not let in has no listeners.
+            is_out = item.kind == "ListenerSet" and _reason(item.status, "Accepted") == "NotAllowed"
+            for listener, told in _listeners(item) if not is_out else ():
                 yield from self._wrong(item, f"listener {listener['name']}", _conditions(told))
+        for item in self.orphans:
+            message = f"there is no Gateway {'/'.join(_gateway_of(item)[1:])}"
+            yield Trouble(str(item), "", "", "Missing", message)
         for item, parents in self.routes:
             for parent in parents:
                 part = f"parent {parent.name}"
                 if not parent.exists:
-                    yield Trouble(str(item), part, "", "Missing", "there is no such Gateway")
+                    yield Trouble(str(item), part, "", "Missing", f"there is no such {parent.kind}")
                 else:
                     yield from self._wrong(item, part, parent.conditions or ())
 
@@ -407,11 +435,33 @@ class Overview:
                 yield Trouble(str(item), part, kind, "Stale", message)
 
 
-def _listeners(gateway: Item) -> Iterator[tuple[Json, Json]]:
-    """The listeners of a Gateway, each with its status."""
-    told = {entry.get("name"): entry for entry in gateway.status.get("listeners") or []}
-    for listener in gateway.spec.get("listeners") or []:
+def _gateway_of(listener_set: Item) -> tuple[str, str, str]:
+    """Name the Gateway that a ListenerSet is for."""
+    parent = listener_set.spec.get("parentRef") or {}
+    return parent.get("kind", "Gateway"), parent.get("namespace") or listener_set.namespace, parent.get("name", "")
+
+
+def _listeners(owner: Item) -> Iterator[tuple[Json, Json]]:
+    """The listeners of a Gateway or a ListenerSet, each with its status."""
+    told = {entry.get("name"): entry for entry in owner.status.get("listeners") or []}
+    for listener in owner.spec.get("listeners") or []:
         yield listener, told.get(listener["name"], {})
+
+
+def _plain_listener(item: tuple[Json, Json]) -> Json:
+    listener, told = item
+    return {
+        "name": listener["name"],
+        "port": listener["port"],
+        "protocol": listener["protocol"],
+        **({"hostname": listener["hostname"]} if listener.get("hostname") else {}),
+        "attachedRoutes": told.get("attachedRoutes", 0),
+        "conditions": _conditions(told),
+    }
+
+
+def _reason(holder: Json, kind: str) -> str:
+    return next((str(item.get("reason")) for item in _conditions(holder) if item.get("type") == kind), "")
 
 
 def _conditions(holder: Json) -> list[Json]:

@@ -1,15 +1,14 @@
 """Where a route attaches: its parentRefs against the listeners of our Gateways.
 
-Each parentRef stands alone. The surprising fact: a parentRef to a Gateway that exists and is not ours is no
-problem but simply not for us, so nothing at all is said about it.
+Each parentRef, to a Gateway or a ListenerSet, stands alone. The surprising fact: a parentRef to a Gateway that exists
+and is not ours is no problem but simply not for us, so nothing at all is said about it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from gwctl.api.gateway import Listener
 from gwctl.api.grpcroute import GRPCRoute
 from gwctl.api.httproute import HTTPRoute
 from gwctl.api.ref import Ref
@@ -17,11 +16,17 @@ from gwctl.api.tlsroute import TLSRoute
 from gwctl.api.wire import GATEWAY_GROUP, ParentReference
 from gwctl.graph import problem
 from gwctl.graph.listener import selector_fits
-from gwctl.graph.node import Attachment, GatewayNode, ListenerKey, Problem, Route
+from gwctl.graph.node import Attachment, GatewayNode, ListenerKey, ListenerNode, Problem, Route
 from gwctl.graph.validate import hostname_error
 from gwctl.snapshot import Snapshot
 
 ANY_HOST = "*"
+
+PARENTS = ("Gateway", "ListenerSet")
+"""The kinds that a route can attach to."""
+
+Parents = Mapping[Ref, tuple[ListenerNode, ...]]
+"""The listeners of each Gateway and each ListenerSet that is ours."""
 
 _NAMED = (HTTPRoute, GRPCRoute, TLSRoute)
 
@@ -37,7 +42,19 @@ class Attached:
     is_ours: bool
 
 
-def attach_route(route: Route, gateways: Mapping[Ref, GatewayNode], snapshot: Snapshot) -> Attached:
+def find_parents(gateways: Iterable[GatewayNode]) -> Parents:
+    """Give what routes can attach to. What a ListenerSet adds to a Gateway is not the Gateway's here."""
+    found: dict[Ref, list[ListenerNode]] = {}
+    for gateway in gateways:
+        found[gateway.ref] = []
+        for listener_set in gateway.listener_sets:
+            found[listener_set.ref] = []
+        for listener in gateway.listeners:
+            found[listener.key.owner].append(listener)
+    return {ref: tuple(listeners) for ref, listeners in found.items()}
+
+
+def attach_route(route: Route, parents: Parents, snapshot: Snapshot) -> Attached:
     """Attach a route to every listener that its parentRefs mean, that allows it and whose hostname fits."""
     attachments: list[Attachment] = []
     listeners: dict[ListenerKey, None] = {}
@@ -45,23 +62,23 @@ def attach_route(route: Route, gateways: Mapping[Ref, GatewayNode], snapshot: Sn
     problems: list[Problem] = []
     is_ours = False
     for index, parent in enumerate(route.spec.parent_refs):
-        if parent.group != GATEWAY_GROUP or parent.kind != "Gateway":
+        if parent.group != GATEWAY_GROUP or parent.kind not in PARENTS:
             continue
-        ref = Ref("Gateway", parent.namespace or route.ref.namespace, parent.name)
+        ref = Ref(parent.kind, parent.namespace or route.ref.namespace, parent.name)
         references.add(ref)
-        gateway = gateways.get(ref)
-        if gateway is None:
-            if ref not in snapshot.gateways:
+        if ref not in parents:
+            missing = _find_missing(ref, snapshot)
+            if missing is not None:
                 is_ours = True
-                problems.append(problem.no_matching_parent(route.ref, index, f"there is no {ref}"))
+                problems.append(problem.no_matching_parent(route.ref, index, f"there is no {missing}"))
             continue
         is_ours = True
         refusal: Problem | None = None
         taken = False
-        for node, listener in zip(gateway.listeners, gateway.resource.spec.listeners, strict=True):
-            if not _is_meant(parent, listener):
+        for node in parents[ref]:
+            if not _is_meant(parent, node):
                 continue
-            if route.kind not in node.kinds or not _allows_namespace(listener, ref, route.ref, snapshot):
+            if route.kind not in node.kinds or not _allows_namespace(node, route.ref, snapshot):
                 refusal = refusal or problem.not_allowed_by_listeners(
                     route.ref, index, f"no listener of {ref} that is meant allows a {route.kind} from here"
                 )
@@ -83,7 +100,12 @@ def attach_route(route: Route, gateways: Mapping[Ref, GatewayNode], snapshot: Sn
                 served = tuple(name for name in hostnames if hostname_error(name) is None)
                 attachments.append(Attachment(index, node.key, served))
         if not taken:
-            message = f"{ref} has no listener with that sectionName or port"
+            what = (
+                "no listener with that sectionName or port"
+                if parents[ref]
+                else "no listener: its Gateway does not let it in"
+            )
+            message = f"{ref} has {what}"
             problems.append(refusal or problem.no_matching_parent(route.ref, index, message))
     named = route.spec.hostnames if isinstance(route, _NAMED) and is_ours else ()
     for index, name in enumerate(named):
@@ -114,18 +136,29 @@ def _covers(wide: str, narrow: str) -> bool:
     return wide == narrow or (wide.startswith("*.") and narrow.endswith(wide[1:]))
 
 
-def _is_meant(parent: ParentReference, listener: Listener) -> bool:
-    if parent.section_name is not None and parent.section_name != listener.name:
+def _find_missing(parent: Ref, snapshot: Snapshot) -> Ref | None:
+    """Give what a parent that is not ours lacks to be somebody's: itself, or the Gateway of a ListenerSet."""
+    if parent.kind == "ListenerSet":
+        listener_set = snapshot.listener_sets.get(parent)
+        if listener_set is None:
+            return parent
+        gateway = listener_set.parent
+        return gateway if gateway is not None and gateway not in snapshot.gateways else None
+    return None if parent in snapshot.gateways else parent
+
+
+def _is_meant(parent: ParentReference, listener: ListenerNode) -> bool:
+    if parent.section_name is not None and parent.section_name != listener.key.listener:
         return False
     return parent.port is None or parent.port == listener.port
 
 
-def _allows_namespace(listener: Listener, gateway: Ref, route: Ref, snapshot: Snapshot) -> bool:
-    namespaces = listener.allowed_routes.namespaces
+def _allows_namespace(listener: ListenerNode, route: Ref, snapshot: Snapshot) -> bool:
+    namespaces = listener.resource.allowed_routes.namespaces
     match namespaces.from_:
         case "All":
             return True
         case "Same":
-            return gateway.namespace == route.namespace
+            return listener.key.owner.namespace == route.namespace
         case "Selector":
             return selector_fits(namespaces.selector, snapshot.namespace_labels(route.namespace))

@@ -3,7 +3,7 @@
 The surprising fact: upon a previous graph only what the change can reach is built again, and the result is
 the same. Routes are reached by their own change and by that of a Service they refer to, which need not exist, or of a
 policy for it; EndpointSlices reach one Service's endpoints; Secrets reach the certificates of Gateways; a Gateway, a
-GatewayClass or a ReferenceGrant reaches everything.
+ListenerSet, a GatewayClass or a ReferenceGrant reaches everything.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from gwctl.api.tcproute import TCPRoute
 from gwctl.api.tlsroute import TLSRoute
 from gwctl.api.wire import BackendObjectReference, BackendRef
 from gwctl.graph import problem
-from gwctl.graph.attach import attach_route
+from gwctl.graph.attach import Parents, attach_route, find_parents
 from gwctl.graph.backendref import resolve_backend
 from gwctl.graph.backendtls import find_config_maps, judge_policies, services_of
 from gwctl.graph.certificateref import Resolved, referents_of, resolve_certificates
 from gwctl.graph.conflict import RIVALS, find_losers, find_tcp_losers, find_tls_losers, hostnames_at, overlap
 from gwctl.graph.endpoints import resolve_endpoints
+from gwctl.graph.gateway import build_gateways
 from gwctl.graph.gatewayclass import check_class, own_classes
 from gwctl.graph.gatewayservice import owner_of, slots_of
 from gwctl.graph.grpc import check_grpc_rule
-from gwctl.graph.listener import build_gateways
+from gwctl.graph.listenerset import find_orphans
 from gwctl.graph.node import (
     REFUSED,
     Attachment,
@@ -62,7 +63,7 @@ from gwctl.graph.validate import Refusal, check_rule, first_of_equal_headers, fi
 from gwctl.snapshot import Snapshot
 
 _ROUTES = frozenset({"HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute"})
-_REACHES_ALL = frozenset({"GatewayClass", "Gateway", "ReferenceGrant"})
+_REACHES_ALL = frozenset({"GatewayClass", "Gateway", "ListenerSet", "ReferenceGrant"})
 _FEW = 8
 
 Key = TypeVar("Key", Ref, Claim)
@@ -96,8 +97,9 @@ def build_graph(
     index = Index(snapshot, controller_name, service_namespace, policies=policies)
     draft = _Draft(snapshot, index, resolved)
     routes = (snapshot.http_routes, snapshot.grpc_routes, snapshot.tcp_routes, snapshot.tls_routes)
+    parents = find_parents(resolved.gateways.values())
     for route in (route for of_kind in routes for route in of_kind.values()):
-        draft.set_route(route.ref, _build_route(route, snapshot, resolved.gateways, policies))
+        draft.set_route(route.ref, _build_route(route, snapshot, parents, policies))
     draft.settle()
     return draft.finish(classes, previous=None)
 
@@ -110,11 +112,14 @@ def _reaches_all(changed: set[Ref], gateways: Mapping[Ref, GatewayNode], snapsho
         before, after = (snapshot.services.get(ref) for snapshot in snapshots)
         if _allocation(before) != _allocation(after):
             return True
-    return "Namespace" in kinds and any(
-        listener.allowed_routes.namespaces.from_ == "Selector"
-        for node in gateways.values()
-        for listener in node.resource.spec.listeners
-    )
+    return "Namespace" in kinds and any(map(_selects_namespaces, gateways.values()))
+
+
+def _selects_namespaces(gateway: GatewayNode) -> bool:
+    allowed = gateway.resource.spec.allowed_listeners
+    if allowed is not None and allowed.namespaces.from_ == "Selector":
+        return True
+    return any(node.resource.allowed_routes.namespaces.from_ == "Selector" for node in gateway.listeners)
 
 
 def _allocation(service: Service | None) -> tuple[Ref | None, dict[int, int]]:
@@ -139,10 +144,11 @@ def _rebuild(snapshot: Snapshot, previous: Graph, index: Index, changed: set[Ref
                     dirty.add(entry.service)
     resolved = _resolve_changed(snapshot, previous, changed)
     draft = _Draft(snapshot, replace(index, snapshot=snapshot, policies=policies), resolved, previous)
+    parents = find_parents(resolved.gateways.values()) if routes else {}
     for ref in sorted(routes):
         route = snapshot.get(ref)
         if isinstance(route, Route):
-            draft.set_route(ref, _build_route(route, snapshot, resolved.gateways, policies))
+            draft.set_route(ref, _build_route(route, snapshot, parents, policies))
         else:
             draft.set_route(ref, None)
     draft.settle()
@@ -169,7 +175,9 @@ def _resolve_changed(snapshot: Snapshot, previous: Graph, changed: set[Ref]) -> 
     if not referents:
         return before
     reached = [
-        node for node in previous.gateways.values() if not referents.isdisjoint(referents_of(node.resource, snapshot))
+        gateway
+        for gateway in previous.gateways.values()
+        if any(not referents.isdisjoint(referents_of(owner, snapshot)) for owner in gateway.owners)
     ]
     return before.updated(resolve_certificates(reached, snapshot)) if reached else before
 
@@ -262,6 +270,7 @@ class _Draft:
             self.client_certificates,
             self.client_authorities,
             self._build_policies(previous),
+            previous.orphans if previous else find_orphans(self.snapshot),
             _differing(self.changed_routes, previous.routes, self.routes) if previous else None,
             _differing(self.changed_endpoints, previous.endpoints, self.endpoints) if previous else None,
             index,
@@ -429,11 +438,9 @@ def _left(attachment: Attachment, loss: Loss | None) -> Attachment | None:
     return replace(attachment, hostnames=names) if names else None
 
 
-def _build_route(
-    route: Route, snapshot: Snapshot, gateways: Mapping[Ref, GatewayNode], policies: Policies
-) -> RouteNode | None:
+def _build_route(route: Route, snapshot: Snapshot, parents: Parents, policies: Policies) -> RouteNode | None:
     """The node of a route, as if it were alone; None when all its parents are those of others."""
-    attached = attach_route(route, gateways, snapshot)
+    attached = attach_route(route, parents, snapshot)
     if not attached.is_ours:
         return None
     builder = _RuleBuilder(route, snapshot, policies, list(attached.problems), set(attached.references))

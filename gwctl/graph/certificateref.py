@@ -14,12 +14,14 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from gwctl.api.gateway import Gateway, Listener
+from gwctl.api.listenerset import ListenerSet
 from gwctl.api.ref import Ref
 from gwctl.api.wire import SecretObjectReference
 from gwctl.graph import problem
 from gwctl.graph.certificate import read_certificate
-from gwctl.graph.clientcertificate import FRONTEND, config_maps_of, resolve_client_authorities
+from gwctl.graph.clientcertificate import FRONTEND, OF_PARENT, config_maps_of, resolve_client_authorities
 from gwctl.graph.gatewayclass import own_classes
+from gwctl.graph.listenerset import lets_in
 from gwctl.graph.node import Authorities, Certificate, GatewayNode, Graph, ListenerKey, Problem
 from gwctl.graph.referencegrant import reference_is_permitted
 from gwctl.snapshot import Snapshot
@@ -62,13 +64,14 @@ def resolve_certificates(nodes: Iterable[GatewayNode], snapshot: Snapshot) -> Re
     authorities: dict[ListenerKey, Authorities] = {}
     for node in nodes:
         found: list[Problem] = []
-        trusted = resolve_client_authorities(node.resource, snapshot, found)
-        for index, (listener, resource) in enumerate(zip(node.listeners, node.resource.spec.listeners, strict=True)):
+        trusted = resolve_client_authorities(node, snapshot, found)
+        for listener in node.listeners:
             if listener.tls == "Terminate":
-                path = f"spec.listeners[{index}]{_TLS}"
-                certificates[listener.key] = tuple(_resolve(node.ref, path, resource, snapshot, found))
-            if listener.key.listener in trusted:
-                clients_of = trusted[listener.key.listener]
+                path = f"spec.listeners[{listener.index}]{_TLS}"
+                resolved = _resolve(listener.key.owner, path, listener.resource, snapshot, found)
+                certificates[listener.key] = tuple(resolved)
+            if listener.key in trusted:
+                clients_of = trusted[listener.key]
                 if clients_of is not None:
                     authorities[listener.key] = clients_of
                 else:
@@ -84,20 +87,24 @@ def resolve_certificates(nodes: Iterable[GatewayNode], snapshot: Snapshot) -> Re
     return Resolved(gateways, certificates, clients, authorities)
 
 
-def referents_of(gateway: Gateway, snapshot: Snapshot) -> Iterator[Ref]:
-    """Yield what a Gateway may refer to, existing or not: Secrets with certificates, ConfigMaps with authorities."""
-    yield from config_maps_of(gateway, snapshot)
-    for reference in _references(gateway):
-        target = _target(gateway.ref, reference)
-        if target is not None and reference_is_permitted(snapshot, gateway.ref, target):
+def referents_of(owner: Gateway | ListenerSet, snapshot: Snapshot) -> Iterator[Ref]:
+    """Yield what a Gateway or a ListenerSet may refer to, existing or not.
+
+    These are Secrets with certificates and ConfigMaps with authorities.
+    """
+    if isinstance(owner, Gateway):
+        yield from config_maps_of(owner, snapshot)
+    for reference in _references(owner):
+        target = _target(owner.ref, reference)
+        if target is not None and reference_is_permitted(snapshot, owner.ref, target):
             yield target
 
 
-def _references(gateway: Gateway) -> Iterator[SecretObjectReference]:
-    for listener in gateway.spec.listeners:
+def _references(owner: Gateway | ListenerSet) -> Iterator[SecretObjectReference]:
+    for listener in owner.spec.listeners:
         if listener.tls is not None and listener.tls.mode == "Terminate":
             yield from listener.tls.certificate_refs
-    client = _client_reference(gateway)
+    client = _client_reference(owner) if isinstance(owner, Gateway) else None
     if client is not None:
         yield client
 
@@ -110,11 +117,16 @@ def _client_reference(gateway: Gateway) -> SecretObjectReference | None:
 def find_referents(snapshot: Snapshot, controller_name: str) -> frozenset[Ref]:
     """Find the Secrets and ConfigMaps that must be known to serve the Gateways of our classes, existing or not.
 
-    Of the snapshot only Gateways, their classes and ReferenceGrants matter.
+    Of the snapshot only what refers matters, and what says whether that is allowed.
     """
     classes = {ref.name for ref in own_classes(snapshot, controller_name)}
-    ours = (gateway for gateway in snapshot.gateways.values() if gateway.spec.gateway_class_name in classes)
-    return frozenset(referent for gateway in ours for referent in referents_of(gateway, snapshot))
+    ours = {ref: item for ref, item in snapshot.gateways.items() if item.spec.gateway_class_name in classes}
+    owners: list[Gateway | ListenerSet] = [*ours.values()]
+    for listener_set in snapshot.listener_sets.values():
+        gateway = ours.get(listener_set.parent) if listener_set.parent is not None else None
+        if gateway is not None and lets_in(gateway, listener_set, snapshot):
+            owners.append(listener_set)
+    return frozenset(referent for owner in owners for referent in referents_of(owner, snapshot))
 
 
 def check_validity(graph: Graph, now: float) -> tuple[Problem, ...]:
@@ -137,13 +149,13 @@ def served_secrets(graph: Graph) -> dict[Ref, Certificate]:
 
 
 def _resolve(
-    gateway: Ref, path: str, listener: Listener, snapshot: Snapshot, found: list[Problem]
+    owner: Ref, path: str, listener: Listener, snapshot: Snapshot, found: list[Problem]
 ) -> Iterator[Certificate]:
     references = listener.tls.certificate_refs if listener.tls is not None else ()
     seen: set[str] = set()
     for index, reference in enumerate(references):
         field = f"{path}.certificateRefs[{index}]"
-        certificate = _find(gateway, field, listener.name, reference, snapshot)
+        certificate = _find(owner, field, listener.name, reference, snapshot)
         if isinstance(certificate, Problem):
             found.append(certificate)
         elif certificate.identity not in seen:
@@ -151,25 +163,25 @@ def _resolve(
             yield certificate
     if not references:
         message = "a listener that terminates TLS needs certificateRefs"
-        found.append(problem.invalid_certificate_ref(gateway, f"{path}.certificateRefs", listener.name, message))
+        found.append(problem.invalid_certificate_ref(owner, f"{path}.certificateRefs", listener.name, message))
     if not seen:
-        found.append(problem.no_certificate(gateway, path, listener.name))
+        found.append(problem.no_certificate(owner, path, listener.name))
 
 
 def _find(
-    gateway: Ref, field: str, listener: str, reference: SecretObjectReference, snapshot: Snapshot
+    owner: Ref, field: str, listener: str, reference: SecretObjectReference, snapshot: Snapshot
 ) -> Certificate | Problem:
-    target = _target(gateway, reference)
+    target = _target(owner, reference)
     if target is None:
-        return problem.invalid_certificate_ref(gateway, field, listener, _not_a_secret(reference))
-    if not reference_is_permitted(snapshot, gateway, target):
-        return problem.certificate_ref_not_permitted(gateway, field, listener, target)
+        return problem.invalid_certificate_ref(owner, field, listener, _not_a_secret(reference))
+    if not reference_is_permitted(snapshot, owner, target):
+        return problem.certificate_ref_not_permitted(owner, field, listener, target)
     secret = snapshot.secrets.get(target)
     if secret is None:
-        return problem.invalid_certificate_ref(gateway, field, listener, f"there is no {target} that gwctl can read")
+        return problem.invalid_certificate_ref(owner, field, listener, f"there is no {target} that gwctl can read")
     certificate = read_certificate(secret)
     if isinstance(certificate, str):
-        return problem.invalid_certificate_ref(gateway, field, listener, f"{target} {certificate}")
+        return problem.invalid_certificate_ref(owner, field, listener, f"{target} {certificate}")
     return certificate
 
 
@@ -198,15 +210,15 @@ def _not_a_secret(reference: SecretObjectReference) -> str:
     return f"only a core Secret can be referred to, not {kind}"
 
 
-def _target(gateway: Ref, reference: SecretObjectReference) -> Ref | None:
+def _target(owner: Ref, reference: SecretObjectReference) -> Ref | None:
     if (reference.group, reference.kind) != ("", "Secret"):
         return None
-    return Ref("Secret", reference.namespace or gateway.namespace, reference.name)
+    return Ref("Secret", reference.namespace or owner.namespace, reference.name)
 
 
 def _is_ours(item: Problem) -> bool:
-    """Tell whether a Gateway's problem is about certificates."""
-    if item.field.startswith(FRONTEND):
+    """Tell whether a problem with a Gateway's listeners, or with itself, is about certificates."""
+    if item.field.startswith((FRONTEND, OF_PARENT)):
         return True
     is_listeners = item.listener is not None and _TLS in item.field
     return item.field == _CLIENT or (is_listeners and item.condition in ("ResolvedRefs", "Programmed"))

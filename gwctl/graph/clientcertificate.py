@@ -1,8 +1,9 @@
 """Client certificates: by which authorities the clients of HTTPS listeners are verified.
 
-A Gateway and a snapshot in; out come sets of authorities by listener, and what is wrong with references. What a port
-says takes the place of the default, also where it asks for nothing. The surprising fact: where none of the references
-leads to an authority, the listener is not accepted and lets nobody in; it never gives way to clients without one.
+A Gateway and a snapshot in; out come sets of authorities by listener, also of those that ListenerSets add, and what is
+wrong with references. What a port says takes the place of the default, also where it asks for nothing. The surprising
+fact: where none of the references leads to an authority, the listener is not accepted and lets nobody in; it never
+gives way to clients without one.
 """
 
 from __future__ import annotations
@@ -14,33 +15,43 @@ from gwctl.api.ref import Ref
 from gwctl.api.wire import ObjectReference
 from gwctl.graph import problem
 from gwctl.graph.authority import join_authorities, read_authorities
-from gwctl.graph.node import Authorities, Problem
+from gwctl.graph.node import Authorities, GatewayNode, ListenerKey, Problem
 from gwctl.graph.referencegrant import reference_is_permitted
 from gwctl.snapshot import Snapshot
 
 FRONTEND = "spec.tls.frontend"
+OF_PARENT = "spec.parentRef"
+"""The field of a ListenerSet at which it is told what its Gateway does to a listener."""
+
 INSECURE = "AllowInsecureFallback"
 
 
 def resolve_client_authorities(
-    gateway: Gateway, snapshot: Snapshot, found: list[Problem]
-) -> Mapping[str, Authorities | None]:
+    gateway: GatewayNode, snapshot: Snapshot, found: list[Problem]
+) -> Mapping[ListenerKey, Authorities | None]:
     """Give the authorities of every listener whose clients must show a certificate; None where nobody can.
 
     What is wrong is added to ``found``. A listener that falls back to clients without a certificate is not among them:
     whatever a client shows would change nothing, so nothing is asked for.
     """
-    for path, validation in _validations(gateway):
+    resource, ref = gateway.resource, gateway.ref
+    for path, validation in _validations(resource):
         if validation.mode == INSECURE:
-            found.append(problem.insecure_frontend_validation(gateway.ref, f"{path}.mode"))
-    by_listener: dict[str, Authorities | None] = {}
-    for listener in gateway.spec.listeners:
-        settings = _settings(gateway, listener.port) if listener.protocol == "HTTPS" else None
+            found.append(problem.insecure_frontend_validation(ref, f"{path}.mode"))
+    by_listener: dict[ListenerKey, Authorities | None] = {}
+    for listener in gateway.listeners:
+        settings = _settings(resource, listener.port) if listener.protocol == "HTTPS" else None
         if settings is not None:
             path, validation = settings
-            trusted = _resolve(gateway.ref, f"{path}.caCertificateRefs", validation, listener.name, snapshot, found)
+            owner, name, wrong = listener.key.owner, listener.key.listener, list[Problem]()
+            trusted = _resolve(ref, f"{path}.caCertificateRefs", validation, name, snapshot, wrong)
+            if owner == ref:
+                found += wrong
+            elif trusted is None:
+                message = f"{path} of {ref} leads to no CA certificate, so the listener lets nobody in"
+                found.append(problem.no_valid_ca_certificate(owner, OF_PARENT, message, name))
             if trusted is None or validation.mode != INSECURE:
-                by_listener[listener.name] = trusted
+                by_listener[listener.key] = trusted
     return by_listener
 
 

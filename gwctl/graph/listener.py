@@ -1,26 +1,22 @@
-"""Gateways and their listeners: which are accepted, what each lets in, and which fight over a port.
+"""Listeners, one by one and against each other: what each lets in, and which fight over a port.
 
-In: a snapshot and our classes. Out: one `GatewayNode` for each Gateway of these. The surprising fact: whether a
-listener is accepted may depend on other Gateways, since without Services of their own they all bind real ports of
-one machine.
+In: a listener and who declares it, a Gateway or a ListenerSet. Out: what its node is made of, and problems. The
+surprising fact: of conflicting listeners of one object none wins, but one that comes after those of another object
+loses, and a loser takes nothing from those that come after it.
 """
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Literal
 
-from gwctl.api.gateway import Gateway, GatewayClass, Listener
+from gwctl.api.gateway import Listener
 from gwctl.api.ref import Ref
 from gwctl.api.wire import GATEWAY_GROUP, LabelSelector
 from gwctl.graph import problem
-from gwctl.graph.gatewayclass import check_class
-from gwctl.graph.gatewayservice import read_slots, slot_fits
-from gwctl.graph.node import GatewayNode, ListenerKey, ListenerNode, Problem
+from gwctl.graph.gatewayservice import slot_fits
+from gwctl.graph.node import Problem
 from gwctl.graph.validate import hostname_error
-from gwctl.snapshot import Snapshot
 
 # The protocols that we serve and the kinds of routes that each can take.
 _HTTP_KINDS = ("HTTPRoute", "GRPCRoute")
@@ -36,131 +32,73 @@ _SHARING = {"HTTP": "HTTP", "HTTPS": "TLS", "TLS": "TLS", "TCP": "TCP", "UDP": "
 _OPERATORS = frozenset({"In", "NotIn", "Exists", "DoesNotExist"})
 
 
-@dataclass
-class _Claims:
-    """Which Gateway holds which port on which addresses (none: on all)."""
+class HeldPorts:
+    """What of a Gateway's ports is taken, for listeners that come after: by a line of protocols, and by host names."""
 
-    shares_ports: bool
-    held: dict[int, list[tuple[tuple[str, ...], Ref]]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._lines: dict[tuple[bool, int], tuple[str, Ref]] = {}
+        self._hosts: dict[tuple[str, int, str], Ref] = {}
 
-    def holder(self, gateway: Ref, port: int, addresses: tuple[str, ...]) -> Ref | None:
-        if self.shares_ports:
+    def add(self, owner: Ref, listener: Listener) -> None:
+        """Take what a listener needs. Protocols that are not served need nothing."""
+        line = _SHARING.get(listener.protocol)
+        if line is not None:
+            self._lines.setdefault((line == "UDP", listener.port), (line, owner))
+            self._hosts.setdefault((line, listener.port, _host(listener)), owner)
+
+    def find_conflict(self, owner: Ref, index: int, listener: Listener) -> Problem | None:
+        """Tell why a listener comes too late. Nothing is said of others' listeners but whose they are."""
+        line = _SHARING.get(listener.protocol)
+        if line is None:
             return None
-        for taken, holder in self.held.get(port, ()):
-            if holder != gateway and addresses_overlap(taken, addresses):
-                return holder
+        path, port = f"spec.listeners[{index}]", listener.port
+        taken, holder = self._lines.get((line == "UDP", port), (line, None))
+        if holder is not None and taken != line:
+            message = f"port {port} has another protocol at {_describe_holder(holder)}"
+            return problem.protocol_conflict(owner, path, listener.name, message)
+        holder = self._hosts.get((line, port, _host(listener)))
+        if holder is not None and line in ("TCP", "UDP"):
+            message = f"port {port} is also that of a listener of {_describe_holder(holder)}"
+            return problem.protocol_conflict(owner, path, listener.name, message)
+        if holder is not None:
+            message = f"port and hostname are also those of a listener of {_describe_holder(holder)}"
+            return problem.hostname_conflict(owner, path, listener.name, message)
         return None
 
-    def add(self, gateway: Ref, port: int, addresses: tuple[str, ...]) -> None:
-        self.held.setdefault(port, []).append((addresses, gateway))
+
+def _host(listener: Listener) -> str:
+    return (listener.hostname or "").lower()
 
 
-def build_gateways(
-    snapshot: Snapshot, classes: Mapping[Ref, GatewayClass], service_namespace: str | None
-) -> dict[Ref, GatewayNode]:
-    """The nodes of the Gateways of our classes.
-
-    Without Services of their own (``service_namespace`` None) Gateways bind their ports on one machine, and the older
-    Gateway keeps a port that two want.
-    """
-    ours: list[tuple[Gateway, GatewayClass]] = []
-    for gateway in sorted(snapshot.gateways.values(), key=lambda item: item.age):
-        resource = classes.get(Ref("GatewayClass", "", gateway.spec.gateway_class_name))
-        if resource is not None:
-            ours.append((gateway, resource))
-    if service_namespace is None:
-        claims = _Claims(shares_ports=False)
-        return {gateway.ref: _build_gateway(gateway, resource, claims, None) for gateway, resource in ours}
-    claims = _Claims(shares_ports=True)
-    slots = read_slots((gateway.ref for gateway, _ in ours), snapshot, service_namespace)
-    return {
-        gateway.ref: _build_gateway(gateway, resource, claims, slots.get(gateway.ref, {})) for gateway, resource in ours
-    }
+def _describe_holder(holder: Ref) -> str:
+    return str(holder) if holder.kind == "Gateway" else "an older ListenerSet"
 
 
-def _build_gateway(
-    gateway: Gateway, resource: GatewayClass, claims: _Claims, slots: Mapping[int, int] | None
-) -> GatewayNode:
-    ref = gateway.ref
-    addresses, wrong = _read_addresses(gateway)
-    bound = addresses if slots is None else ()
-    if check_class(resource) is not None:
-        message = f"{resource.ref} is not accepted"
-        wrong.append(problem.invalid_parameters(ref, "spec.gatewayClassName", message))
-    infrastructure = gateway.spec.infrastructure
-    if infrastructure is not None and infrastructure.parameters_ref is not None:
-        message = "parameters are not supported"
-        wrong.append(problem.invalid_parameters(ref, "spec.infrastructure.parametersRef", message))
-    found = list(wrong)
-    if gateway.spec.default_scope == "All":
-        message = "default Gateways are not supported"
-        found.append(problem.unsupported_gateway_field(ref, "spec.defaultScope", message))
-    conflicts = _find_conflicts(gateway)
-    listeners = []
-    for index, listener in enumerate(gateway.spec.listeners):
-        kinds, notes = _read_kinds(gateway, index, listener)
-        refusals = _check_listener(gateway, index, listener) + conflicts.get(index, [])
-        if not refusals and not wrong:
-            holder = claims.holder(ref, listener.port, bound)
-            if holder is not None:
-                path = f"spec.listeners[{index}]"
-                refusals = [problem.port_unavailable(ref, path, listener.name, listener.port, holder)]
-        accepted = not refusals and not wrong
-        if accepted:
-            claims.add(ref, listener.port, bound)
-        found += notes + refusals + _check_options(ref, index, listener)
-        listeners.append(
-            ListenerNode(
-                ListenerKey(ref.namespace, ref.name, listener.name),
-                listener.port,
-                listener.protocol,
-                (listener.hostname or "").lower(),
-                bound,
-                kinds,
-                accepted,
-                slot=None if slots is None else _slot(listener, slots),
-                tls=_tls_mode(listener),
-            )
-        )
-    accepted = any(node.accepted for node in listeners)
-    if not accepted and not wrong:
-        found.append(problem.listeners_not_valid(ref))
-    return GatewayNode(ref, gateway, accepted, tuple(listeners), tuple(sorted(found, key=lambda item: item.order)))
-
-
-def _check_options(gateway: Ref, index: int, listener: Listener) -> list[Problem]:
+def check_options(owner: Ref, index: int, listener: Listener) -> list[Problem]:
+    """What of a listener is left out, though it stands."""
     return [
         problem.unsupported_gateway_field(
-            gateway, f"spec.listeners[{index}].tls.options[{key}]", "options of TLS are not supported"
+            owner, f"spec.listeners[{index}].tls.options[{key}]", "options of TLS are not supported"
         )
         for key in sorted(listener.tls.options if listener.tls is not None else ())
     ]
 
 
-def _tls_mode(listener: Listener) -> Literal["Terminate", "Passthrough"] | None:
+def tls_mode(listener: Listener) -> Literal["Terminate", "Passthrough"] | None:
+    """Give what becomes of TLS at a listener, None where there is none."""
     if listener.tls is not None:
         return listener.tls.mode
     return "Terminate" if listener.protocol == "HTTPS" else None
 
 
-def _slot(listener: Listener, slots: Mapping[int, int]) -> int:
+def slot_of(listener: Listener, slots: Mapping[int, int]) -> int:
+    """Give the listener slot that serves a listener, of those of its Gateway's ports; 0 for none."""
     slot = slots.get(listener.port, 0)
     return slot if slot_fits(slot, listener.protocol) else 0
 
 
-def _read_addresses(gateway: Gateway) -> tuple[tuple[str, ...], list[Problem]]:
-    addresses: set[str] = set()
-    found: list[Problem] = []
-    for index, address in enumerate(gateway.spec.addresses):
-        if address.type != "IPAddress":
-            message = f"addresses of type {address.type} are not supported, only IPAddress"
-            found.append(problem.unsupported_address(gateway.ref, f"spec.addresses[{index}].type", message))
-        elif address.value:
-            addresses.add(str(ipaddress.ip_address(address.value)))
-    return tuple(sorted(addresses)), found
-
-
-def _check_listener(gateway: Gateway, index: int, listener: Listener) -> list[Problem]:
+def check_listener(owner: Ref, index: int, listener: Listener) -> list[Problem]:
+    """What keeps a listener from being accepted, whatever others there are."""
     path = f"spec.listeners[{index}]"
     found: list[Problem] = []
     if listener.protocol not in SUPPORTED_KINDS:
@@ -168,26 +106,29 @@ def _check_listener(gateway: Gateway, index: int, listener: Listener) -> list[Pr
             message = "HAProxy proxies no UDP"
         else:
             message = f"{listener.protocol} is not a protocol that is supported"
-        found.append(problem.unsupported_protocol(gateway.ref, path, listener.name, message))
+        found.append(problem.unsupported_protocol(owner, path, listener.name, message))
     hostname = hostname_error(listener.hostname or "")
     if hostname is not None:
-        found.append(problem.unsupported_listener_value(gateway.ref, f"{path}.hostname", listener.name, hostname))
+        found.append(problem.unsupported_listener_value(owner, f"{path}.hostname", listener.name, hostname))
     namespaces = listener.allowed_routes.namespaces
-    if namespaces.from_ == "Selector" and namespaces.selector is not None:
-        for place, wanted in enumerate(namespaces.selector.match_expressions):
-            where = f"{path}.allowedRoutes.namespaces.selector.matchExpressions[{place}]"
-            if wanted.operator not in _OPERATORS:
-                message = f"must be In, NotIn, Exists or DoesNotExist, not {wanted.operator!r}"
-                found.append(
-                    problem.unsupported_listener_value(gateway.ref, f"{where}.operator", listener.name, message)
-                )
-            elif (wanted.operator in ("In", "NotIn")) != bool(wanted.values):
-                message = "must be given for In and NotIn, and for these only"
-                found.append(problem.unsupported_listener_value(gateway.ref, f"{where}.values", listener.name, message))
+    if namespaces.from_ == "Selector":
+        for where, message in check_selector(namespaces.selector, f"{path}.allowedRoutes.namespaces.selector"):
+            found.append(problem.unsupported_listener_value(owner, where, listener.name, message))
     return found
 
 
-def _read_kinds(gateway: Gateway, index: int, listener: Listener) -> tuple[tuple[str, ...], list[Problem]]:
+def check_selector(selector: LabelSelector | None, path: str) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with a selector, which the CRDs do not check: the field and a message."""
+    for place, wanted in enumerate(selector.match_expressions if selector is not None else ()):
+        where = f"{path}.matchExpressions[{place}]"
+        if wanted.operator not in _OPERATORS:
+            yield f"{where}.operator", f"must be In, NotIn, Exists or DoesNotExist, not {wanted.operator!r}"
+        elif (wanted.operator in ("In", "NotIn")) != bool(wanted.values):
+            yield f"{where}.values", "must be given for In and NotIn, and for these only"
+
+
+def read_kinds(owner: Ref, index: int, listener: Listener) -> tuple[tuple[str, ...], list[Problem]]:
+    """Give the kinds of routes that a listener takes, and what is wrong with those that it names."""
     supported = SUPPORTED_KINDS.get(listener.protocol, ())
     wanted = listener.allowed_routes.kinds
     if not wanted:
@@ -202,16 +143,20 @@ def _read_kinds(gateway: Gateway, index: int, listener: Listener) -> tuple[tuple
             path = f"spec.listeners[{index}].allowedRoutes.kinds[{place}]"
             name = f"{item.group}/{item.kind}" if item.group else item.kind
             message = f"a listener with protocol {listener.protocol} takes no {name}"
-            found.append(problem.invalid_route_kinds(gateway.ref, path, listener.name, message))
+            found.append(problem.invalid_route_kinds(owner, path, listener.name, message))
     return tuple(kinds), found
 
 
-def _find_conflicts(gateway: Gateway) -> dict[int, list[Problem]]:
-    """The listeners that are not distinct, by place. No one of them wins (Gateway.spec.listeners)."""
+def find_conflicts(
+    owner: Ref, listeners: Sequence[Listener], lost: Container[int] = frozenset()
+) -> dict[int, list[Problem]]:
+    """The listeners of one object that are not distinct, by place. No one of them wins (Gateway.spec.listeners).
+
+    Those of ``lost`` are not served in any case.
+    """
     by_port: dict[tuple[bool, int], list[int]] = {}
-    listeners = gateway.spec.listeners
     for index, listener in enumerate(listeners):
-        if listener.protocol in _SHARING:
+        if listener.protocol in _SHARING and index not in lost:
             by_port.setdefault((listener.protocol == "UDP", listener.port), []).append(index)
     found: dict[int, list[Problem]] = {}
     for indices in by_port.values():
@@ -222,19 +167,17 @@ def _find_conflicts(gateway: Gateway) -> dict[int, list[Problem]]:
             line = _SHARING[listener.protocol]
             strangers = sorted(other.name for other in others if _SHARING[other.protocol] != line)
             same = sorted(
-                other.name
-                for other in others
-                if _SHARING[other.protocol] == line and (other.hostname or "") == (listener.hostname or "")
+                other.name for other in others if _SHARING[other.protocol] == line and _host(other) == _host(listener)
             )
             if strangers:
                 message = f"port {listener.port} has another protocol at {', '.join(strangers)}"
-                found.setdefault(index, []).append(problem.protocol_conflict(gateway.ref, path, listener.name, message))
+                found.setdefault(index, []).append(problem.protocol_conflict(owner, path, listener.name, message))
             elif same and line in ("TCP", "UDP"):
                 message = f"port {listener.port} is also that of {', '.join(same)}"
-                found.setdefault(index, []).append(problem.protocol_conflict(gateway.ref, path, listener.name, message))
+                found.setdefault(index, []).append(problem.protocol_conflict(owner, path, listener.name, message))
             elif same:
                 message = f"port and hostname are also those of {', '.join(same)}"
-                found.setdefault(index, []).append(problem.hostname_conflict(gateway.ref, path, listener.name, message))
+                found.setdefault(index, []).append(problem.hostname_conflict(owner, path, listener.name, message))
     return found
 
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from gwctl.api.backendtlspolicy import BackendTLSPolicy
-from gwctl.api.gateway import Gateway, GatewayClass
+from gwctl.api.gateway import Gateway, GatewayClass, Listener
 from gwctl.api.grpcroute import GRPCRoute, GRPCRouteMatch
 from gwctl.api.httproute import (
     HTTPRoute,
@@ -22,6 +22,7 @@ from gwctl.api.httproute import (
     HTTPRouteTimeouts,
     SessionPersistence,
 )
+from gwctl.api.listenerset import ListenerSet
 from gwctl.api.ref import Ref
 from gwctl.api.sensitive import Sensitive
 from gwctl.api.tcproute import TCPRoute
@@ -40,7 +41,7 @@ class Problem:
     ``field`` is the path inside the object (``spec.rules[0].backendRefs[1]``), ``condition`` the status
     condition that tells it (``Accepted``, ``ResolvedRefs``, ``PartiallyInvalid``, ``Programmed``,
     ``Conflicted``), ``reason`` the specification's reason. ``parent`` is the index of the route's parentRef
-    it is about (None: all of them), ``listener`` the name of the Gateway's listener it is about.
+    it is about (None: all of them), ``listener`` the name of the subject's listener it is about.
     """
 
     subject: Ref
@@ -67,20 +68,38 @@ class Problem:
 
 
 class ListenerKey(NamedTuple):
-    """Names one listener of one Gateway."""
+    """Names one listener of one Gateway.
+
+    ``listener_set`` is ``namespace/name`` of the ListenerSet that declares it, empty where the Gateway does.
+    """
 
     namespace: str
     gateway: str
     listener: str
+    listener_set: str = ""
+
+    @property
+    def owner(self) -> Ref:
+        """The object that declares the listener: the Gateway or a ListenerSet."""
+        if not self.listener_set:
+            return Ref("Gateway", self.namespace, self.gateway)
+        namespace, _, name = self.listener_set.partition("/")
+        return Ref("ListenerSet", namespace, name)
+
+    def __str__(self) -> str:
+        """``namespace/gateway/listener``; for a ListenerSet's the last part is ``namespace:name:listener``."""
+        listener = ":".join((*self.listener_set.split("/"), self.listener)) if self.listener_set else self.listener
+        return f"{self.namespace}/{self.gateway}/{listener}"
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerNode:
-    """A listener.
+    """A listener, which its Gateway or a ListenerSet declares.
 
     ``hostname`` is empty when any host is meant; ``addresses`` is empty for all addresses. ``slot`` is the port of
     the pods to which the Gateway's Service leads, 0 while it has none; None where there are no such Services and
-    listeners bind their own ports. ``tls`` is None where there is no TLS.
+    listeners bind their own ports. ``tls`` is None where there is no TLS. ``resource`` is what declares it, at place
+    ``index`` of its owner's listeners.
     """
 
     key: ListenerKey
@@ -93,6 +112,8 @@ class ListenerNode:
     attached_routes: int = 0
     slot: int | None = None
     tls: Literal["Terminate", "Passthrough"] | None = None
+    index: int = field(default=0, kw_only=True, repr=False)
+    resource: Listener = field(kw_only=True, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +135,43 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True)
+class ListenerSetNode:
+    """A ListenerSet of one of our Gateways. ``attached``: whether the Gateway lets it in, so that it has listeners.
+
+    ``problems`` are about the whole; those of its listeners are with the Gateway's.
+    """
+
+    ref: Ref
+    resource: ListenerSet
+    gateway: Ref
+    attached: bool
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayNode:
-    """A Gateway of one of our classes."""
+    """A Gateway of one of our classes.
+
+    ``listeners`` are its own and, in the order of precedence, those that ListenerSets add; ``problems`` are about all
+    of these. ``listener_sets`` are those that name the Gateway, in the same order.
+    """
 
     ref: Ref
     resource: Gateway
     accepted: bool
     listeners: tuple[ListenerNode, ...]
     problems: tuple[Problem, ...] = ()
+    listener_sets: tuple[ListenerSetNode, ...] = ()
+
+    @property
+    def owners(self) -> tuple[Gateway | ListenerSet, ...]:
+        """What declares its listeners."""
+        return (self.resource, *(node.resource for node in self.listener_sets if node.attached))
+
+    @property
+    def own_listeners(self) -> tuple[ListenerNode, ...]:
+        """The listeners that the Gateway itself declares."""
+        return tuple(node for node in self.listeners if not node.key.listener_set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +389,8 @@ class Graph:
     ServicePort that an attached route refers to: sorted tuples, empty when there is none ready. ``certificates`` has
     every listener that terminates TLS, with those that can be served, in the order of its references;
     ``client_certificates`` every Gateway that shows one to backends, ``client_authorities`` every listener whose
-    clients must show one. The order of a mapping means nothing.
+    clients must show one. ``orphans`` are the ListenerSets whose Gateway does not exist. The order of a mapping means
+    nothing.
 
     ``changed_routes`` and ``changed_endpoints`` are what differs from the graph that this one was built upon,
     what is gone included; None means that anything may. ``base`` are the routes of that graph, by which one can tell
@@ -356,10 +407,16 @@ class Graph:
     client_certificates: Mapping[Ref, Certificate] = field(default_factory=dict)
     client_authorities: Mapping[ListenerKey, Authorities] = field(default_factory=dict)
     policies: Mapping[Ref, PolicyNode] = field(default_factory=dict)
+    orphans: Mapping[Ref, ListenerSetNode] = field(default_factory=dict)
     changed_routes: frozenset[Ref] | None = field(default=None, compare=False)
     changed_endpoints: frozenset[ServicePort] | None = field(default=None, compare=False)
     index: Index | None = field(default=None, compare=False, repr=False)
     base: Mapping[Ref, RouteNode] | None = field(default=None, compare=False, repr=False)
+
+    @cached_property
+    def listener_sets(self) -> Mapping[Ref, ListenerSetNode]:
+        """The ListenerSets of our Gateways."""
+        return {node.ref: node for gateway in self.gateways.values() for node in gateway.listener_sets}
 
     @cached_property
     def problems(self) -> tuple[Problem, ...]:
@@ -367,6 +424,8 @@ class Graph:
         found = list(self.class_problems)
         for gateway in self.gateways.values():
             found += gateway.problems
+        for listener_set in (*self.listener_sets.values(), *self.orphans.values()):
+            found += listener_set.problems
         for route in self.routes.values():
             found += route.problems
         for policy in self.policies.values():

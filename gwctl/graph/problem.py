@@ -47,7 +47,19 @@ def unsupported_gateway_field(gateway: Ref, field: str, message: str) -> Problem
     return Problem(gateway, field, PARTIALLY_INVALID, "UnsupportedValue", message)
 
 
-# Listeners
+# ListenerSets. A set of which no listener stands needs no problem of its own.
+
+
+def listener_set_not_allowed(listener_set: Ref, gateway: Ref) -> Problem:
+    message = f"spec.allowedListeners of {gateway} lets in no ListenerSet from namespace {listener_set.namespace}"
+    return Problem(listener_set, "spec.parentRef", ACCEPTED, "NotAllowed", message)
+
+
+def parent_not_accepted(listener_set: Ref, message: str) -> Problem:
+    return Problem(listener_set, "spec.parentRef", ACCEPTED, "ParentNotAccepted", message)
+
+
+# Listeners, of Gateways and of ListenerSets
 
 
 def fall_back(subject: Ref, field: str, message: str) -> Problem:
@@ -58,48 +70,47 @@ def fall_back(subject: Ref, field: str, message: str) -> Problem:
 
 def listener_not_programmed(key: ListenerKey, message: str) -> Problem:
     """The data plane did not take the listener."""
-    gateway = Ref("Gateway", key.namespace, key.gateway)
-    return Problem(gateway, "spec.listeners", PROGRAMMED, "Invalid", message, listener=key.listener)
+    return Problem(key.owner, "spec.listeners", PROGRAMMED, "Invalid", message, listener=key.listener)
 
 
-def unsupported_protocol(gateway: Ref, field: str, listener: str, message: str) -> Problem:
-    return Problem(gateway, f"{field}.protocol", ACCEPTED, "UnsupportedProtocol", message, listener=listener)
+def unsupported_protocol(owner: Ref, field: str, listener: str, message: str) -> Problem:
+    return Problem(owner, f"{field}.protocol", ACCEPTED, "UnsupportedProtocol", message, listener=listener)
 
 
-def unsupported_listener_value(gateway: Ref, field: str, listener: str, message: str) -> Problem:
-    return Problem(gateway, field, ACCEPTED, "UnsupportedValue", message, listener=listener)
+def unsupported_listener_value(owner: Ref, field: str, listener: str, message: str) -> Problem:
+    return Problem(owner, field, ACCEPTED, "UnsupportedValue", message, listener=listener)
 
 
-def port_unavailable(gateway: Ref, field: str, listener: str, port: int, holder: Ref) -> Problem:
-    message = f"port {port} is taken by the older {holder}"
-    return Problem(gateway, f"{field}.port", ACCEPTED, "PortUnavailable", message, listener=listener)
+def port_unavailable(owner: Ref, field: str, listener: str, port: int, holder: Ref) -> Problem:
+    message = f"port {port} is taken by {'the older ' if owner.kind == holder.kind else ''}{holder}"
+    return Problem(owner, f"{field}.port", ACCEPTED, "PortUnavailable", message, listener=listener)
 
 
-def protocol_conflict(gateway: Ref, field: str, listener: str, message: str) -> Problem:
-    return Problem(gateway, f"{field}.protocol", CONFLICTED, "ProtocolConflict", message, listener=listener)
+def protocol_conflict(owner: Ref, field: str, listener: str, message: str) -> Problem:
+    return Problem(owner, f"{field}.protocol", CONFLICTED, "ProtocolConflict", message, listener=listener)
 
 
-def hostname_conflict(gateway: Ref, field: str, listener: str, message: str) -> Problem:
-    return Problem(gateway, f"{field}.hostname", CONFLICTED, "HostnameConflict", message, listener=listener)
+def hostname_conflict(owner: Ref, field: str, listener: str, message: str) -> Problem:
+    return Problem(owner, f"{field}.hostname", CONFLICTED, "HostnameConflict", message, listener=listener)
 
 
-def invalid_route_kinds(gateway: Ref, field: str, listener: str, message: str) -> Problem:
-    return Problem(gateway, field, RESOLVED_REFS, "InvalidRouteKinds", message, listener=listener)
+def invalid_route_kinds(owner: Ref, field: str, listener: str, message: str) -> Problem:
+    return Problem(owner, field, RESOLVED_REFS, "InvalidRouteKinds", message, listener=listener)
 
 
-def no_certificate(gateway: Ref, field: str, listener: str) -> Problem:
+def no_certificate(owner: Ref, field: str, listener: str) -> Problem:
     """The listener is accepted and cannot be served."""
     message = "the listener has no certificate that can be used"
-    return Problem(gateway, field, PROGRAMMED, "Invalid", message, listener=listener)
+    return Problem(owner, field, PROGRAMMED, "Invalid", message, listener=listener)
 
 
-def invalid_certificate_ref(gateway: Ref, field: str, listener: str, message: str) -> Problem:
-    return Problem(gateway, field, RESOLVED_REFS, "InvalidCertificateRef", message, listener=listener)
+def invalid_certificate_ref(owner: Ref, field: str, listener: str, message: str) -> Problem:
+    return Problem(owner, field, RESOLVED_REFS, "InvalidCertificateRef", message, listener=listener)
 
 
-def certificate_ref_not_permitted(gateway: Ref, field: str, listener: str, target: Ref) -> Problem:
-    message = _not_permitted(gateway, target)
-    return Problem(gateway, field, RESOLVED_REFS, "RefNotPermitted", message, listener=listener)
+def certificate_ref_not_permitted(owner: Ref, field: str, listener: str, target: Ref) -> Problem:
+    message = _not_permitted(owner, target)
+    return Problem(owner, field, RESOLVED_REFS, "RefNotPermitted", message, listener=listener)
 
 
 def certificate_not_valid(secret: Ref, message: str) -> Problem:

@@ -7,7 +7,7 @@ from gwctl.graph.backendtls import find_config_maps
 from gwctl.graph.certificateref import find_referents
 from gwctl.snapshot import Snapshot
 
-REFERRING = frozenset({"GatewayClass", "Gateway", "ReferenceGrant", "BackendTLSPolicy"})
+REFERRING = frozenset({"GatewayClass", "Gateway", "ListenerSet", "ReferenceGrant", "BackendTLSPolicy", "Namespace"})
 """The kinds that refer to them, or say whether that is allowed."""
 
 

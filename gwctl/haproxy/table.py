@@ -111,8 +111,11 @@ class Tables:
 
 
 def virtual_host_id(host: VirtualHost) -> str:
-    """Give a virtual host's id: ``namespace/gateway/listener/host``, with ``_`` for a ``*``."""
-    return "/".join((*host.listener, encode_host(host.host)))
+    """Give a virtual host's id: ``namespace/gateway/listener/host``, with ``_`` for a ``*``.
+
+    Its first three parts are the listener, whoever declares it: no name has a colon.
+    """
+    return f"{host.listener}/{encode_host(host.host)}"
 
 
 def http_frontend_name(frontend: Frontend) -> str:

@@ -48,7 +48,7 @@ def service_addresses(gateway: GatewayNode, snapshot: Snapshot, namespace: str, 
         message = f"{requested[0]} cannot be had: {ref} was given {', '.join(sorted(given))}"
         return GatewayAddresses((), ADDRESS_NOT_USABLE, message)
     missing = sorted(
-        {str(node.port) for node in gateway.listeners if node.accepted and node.slot == 0},
+        {str(node.port) for node in gateway.own_listeners if node.accepted and node.slot == 0},
     )
     if missing:
         return GatewayAddresses(found, PENDING, f"{ref} does not lead to port {', '.join(missing)} yet")

@@ -36,6 +36,7 @@ def _gateway(name: str, plural: str, namespaced: bool = True) -> Kind:
 GATEWAY_KINDS = (
     _gateway("GatewayClass", "gatewayclasses", namespaced=False),
     _gateway("Gateway", "gateways"),
+    _gateway("ListenerSet", "listenersets"),
     _gateway("HTTPRoute", "httproutes"),
     _gateway("GRPCRoute", "grpcroutes"),
     _gateway("TCPRoute", "tcproutes"),

@@ -18,6 +18,7 @@ from gwctl.api.endpointslice import EndpointSlice
 from gwctl.api.gateway import Gateway, GatewayClass
 from gwctl.api.grpcroute import GRPCRoute
 from gwctl.api.httproute import HTTPRoute
+from gwctl.api.listenerset import ListenerSet
 from gwctl.api.namespace import Namespace
 from gwctl.api.parse import Resource
 from gwctl.api.ref import Ref
@@ -37,6 +38,7 @@ def _empty() -> MappingProxyType[Any, Any]:
 _FIELDS = {
     "GatewayClass": "gateway_classes",
     "Gateway": "gateways",
+    "ListenerSet": "listener_sets",
     "HTTPRoute": "http_routes",
     "GRPCRoute": "grpc_routes",
     "TCPRoute": "tcp_routes",
@@ -60,6 +62,7 @@ class Snapshot:
 
     gateway_classes: MappingProxyType[Ref, GatewayClass] = field(default_factory=_empty)
     gateways: MappingProxyType[Ref, Gateway] = field(default_factory=_empty)
+    listener_sets: MappingProxyType[Ref, ListenerSet] = field(default_factory=_empty)
     http_routes: MappingProxyType[Ref, HTTPRoute] = field(default_factory=_empty)
     grpc_routes: MappingProxyType[Ref, GRPCRoute] = field(default_factory=_empty)
     tcp_routes: MappingProxyType[Ref, TCPRoute] = field(default_factory=_empty)

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from gwctl.api.ref import Ref
 from gwctl.status.gateway import build_gateways
 from gwctl.status.gatewayclass import build_gatewayclasses
+from gwctl.status.listenerset import build_listener_sets
 from gwctl.status.outcome import Outcome
 from gwctl.status.policy import build_policies
 from gwctl.status.route import build_routes
@@ -19,7 +20,13 @@ from gwctl.status.status import Status, Statuses
 
 Builder = Callable[[Outcome, Outcome | None], Iterator[tuple[Ref, Status | None]]]
 
-BUILDERS: tuple[Builder, ...] = (build_gatewayclasses, build_gateways, build_routes, build_policies)
+BUILDERS: tuple[Builder, ...] = (
+    build_gatewayclasses,
+    build_gateways,
+    build_listener_sets,
+    build_routes,
+    build_policies,
+)
 """What makes the statuses of each kind of node."""
 
 

@@ -1,4 +1,4 @@
-"""Kubernetes Events: what a user must fix, and that a Gateway is programmed, as it happens.
+"""Kubernetes Events: what a user must fix, and that a Gateway or a ListenerSet is programmed, as it happens.
 
 In: statuses before and after. Out: Events to send. The surprising fact: an Event's name is a hash of what it says, so
 that whoever says the same again, another replica or a gwctl that starts anew, finds it there.
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from gwctl.api.ref import Ref
 from gwctl.api.wire import GATEWAY_GROUP
-from gwctl.graph.node import Problem
+from gwctl.graph.node import GatewayNode, Problem
 from gwctl.graph.problem import listener_not_programmed
 from gwctl.status.outcome import Outcome
 from gwctl.status.route import is_ours
@@ -66,7 +66,7 @@ def build_events(before: Statuses | None, after: Statuses) -> tuple[Event, ...]:
                 note = _cut(f"{problem.field}: {problem.message}")
                 found.append(Event(ref, status.uid, "Warning", problem.reason, note, problem.field))
         if before is not None and _is_programmed(status) and not _is_programmed(before.by_ref.get(ref)):
-            note = f"HAProxy serves generation {status.generation} of the Gateway"
+            note = f"HAProxy serves generation {status.generation} of the {ref.kind}"
             found.append(Event(ref, status.uid, "Normal", "Programmed", note))
     return tuple(dict.fromkeys(found))
 
@@ -110,13 +110,27 @@ def _gateway_problems(outcome: Outcome, ref: Ref) -> Iterator[Problem]:
     node = outcome.graph.gateways.get(ref)
     if node is None:
         return
-    yield from node.problems
-    for listener in node.listeners:
-        if listener.key in outcome.refused:
-            yield listener_not_programmed(listener.key, outcome.refused[listener.key])
+    yield from _problems_of(outcome, node, ref)
     addresses = outcome.addresses.get(ref)
     if addresses is not None and addresses.reason in _TOLD_OF_ADDRESSES:
         yield Problem(ref, "spec.addresses", "Programmed", addresses.reason, addresses.message)
+
+
+def _listener_set_problems(outcome: Outcome, ref: Ref) -> Iterator[Problem]:
+    graph = outcome.graph
+    node = graph.listener_sets.get(ref) or graph.orphans.get(ref)
+    if node is not None:
+        yield from node.problems
+        if node.gateway in graph.gateways:
+            yield from _problems_of(outcome, graph.gateways[node.gateway], ref)
+
+
+def _problems_of(outcome: Outcome, gateway: GatewayNode, owner: Ref) -> Iterator[Problem]:
+    """Yield what of a Gateway's listeners is wrong with those that one object declares, and with that object."""
+    yield from (problem for problem in gateway.problems if problem.subject == owner)
+    for listener in gateway.listeners if outcome.refused else ():
+        if listener.key in outcome.refused and listener.key.owner == owner:
+            yield listener_not_programmed(listener.key, outcome.refused[listener.key])
 
 
 def _route_problems(outcome: Outcome, ref: Ref) -> Iterator[Problem]:
@@ -143,6 +157,7 @@ _PROBLEMS: Mapping[str, Callable[[Outcome, Ref], Iterator[Problem]]] = {
     "GatewayClass": _class_problems,
     "Gateway": _gateway_problems,
     "BackendTLSPolicy": _policy_problems,
+    "ListenerSet": _listener_set_problems,
 }
 
 

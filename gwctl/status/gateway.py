@@ -7,11 +7,11 @@ back to have all its accepted listeners.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from gwctl.api.ref import Ref
-from gwctl.graph.node import GatewayNode, ListenerNode, Problem
+from gwctl.graph.node import GatewayNode, ListenerKey, ListenerNode, ListenerSetNode, Problem
 from gwctl.status.condition import Condition, join, judge, other, select, warn, with_notes
 from gwctl.status.outcome import GatewayAddresses, Outcome
 from gwctl.status.status import ListenerStatus, Status
@@ -21,7 +21,8 @@ LISTENER_WARNINGS = ("Conflicted", "OverlappingTLSConfig")
 """Conditions that are true when something is to be said, and are not there otherwise."""
 
 _GATEWAY_CONDITIONS = frozenset({"Accepted", "ResolvedRefs", *GATEWAY_WARNINGS})
-_UNKNOWN = GatewayAddresses((), "Pending", "the Gateway has no address yet")
+_NOT_ACCEPTED = "the Gateway is not accepted"
+UNKNOWN_ADDRESSES = GatewayAddresses((), "Pending", "the Gateway has no address yet")
 
 
 def build_gateways(outcome: Outcome, before: Outcome | None) -> Iterator[tuple[Ref, Status | None]]:
@@ -30,11 +31,11 @@ def build_gateways(outcome: Outcome, before: Outcome | None) -> Iterator[tuple[R
     for ref in before.graph.gateways.keys() - graph.gateways.keys() if before is not None else ():
         yield ref, None
     for ref, node in graph.gateways.items():
-        if before is None or _sources(before, ref) != _sources(outcome, ref):
+        if before is None or sources_of(before, ref) != sources_of(outcome, ref):
             yield ref, _build_gateway(outcome, node)
 
 
-def _sources(outcome: Outcome, ref: Ref) -> tuple[object, ...]:
+def sources_of(outcome: Outcome, ref: Ref) -> tuple[object, ...]:
     """All that the status of a Gateway is made of; graphs are compared by the identity of their nodes."""
     node = outcome.graph.gateways.get(ref)
     applied = outcome.applied.gateways.get(ref) if outcome.applied is not None else None
@@ -43,28 +44,64 @@ def _sources(outcome: Outcome, ref: Ref) -> tuple[object, ...]:
     return (id(node), id(applied), refused, outcome.addresses.get(ref), outcome.stale.get(ref))
 
 
+@dataclass(slots=True)
+class Declared:
+    """What a Gateway or a ListenerSet declares: its listeners, and what is wrong with them and with itself."""
+
+    listeners: list[ListenerNode] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def of_itself(self) -> list[Problem]:
+        """The problems that are not about one listener."""
+        return [problem for problem in self.problems if problem.listener is None]
+
+    def of_listeners(self) -> Mapping[str, list[Problem]]:
+        """The problems of each listener, by name."""
+        found: dict[str, list[Problem]] = {}
+        for problem in self.problems:
+            if problem.listener is not None:
+                found.setdefault(problem.listener, []).append(problem)
+        return found
+
+    def standing(self) -> list[ListenerNode]:
+        """The listeners that are accepted and can be served."""
+        hindered = {problem.listener for problem in select(self.problems, "Programmed", "Accepted")}
+        return [node for node in self.listeners if node.accepted and node.key.listener not in hindered]
+
+    def refused(self) -> list[ListenerNode]:
+        """The listeners that are not accepted."""
+        wrong = {problem.listener for problem in select(self.problems, "Accepted")}
+        return [node for node in self.listeners if not node.accepted or node.key.listener in wrong]
+
+
+def declared_by(node: GatewayNode) -> dict[Ref, Declared]:
+    """Divide a Gateway's listeners by who declares them: itself, and each of its ListenerSets."""
+    found = {ref: Declared() for ref in (node.ref, *(item.ref for item in node.listener_sets))}
+    for listener in node.listeners:
+        found[listener.key.owner].listeners.append(listener)
+    for problem in node.problems:
+        found[problem.subject].problems.append(problem)
+    for listener_set in node.listener_sets:
+        found[listener_set.ref].problems += listener_set.problems
+    return found
+
+
+def is_accepted(listener_set: ListenerSetNode, declared: Declared) -> bool:
+    """Tell whether a ListenerSet counts as attached: the Gateway lets it in, and one of its listeners can be served."""
+    return not listener_set.problems and bool(declared.standing())
+
+
 def _build_gateway(outcome: Outcome, node: GatewayNode) -> Status:
     applied = outcome.applied.gateways.get(node.ref) if outcome.applied is not None else None
-    addresses = outcome.addresses.get(node.ref, _UNKNOWN)
-    own = [*outcome.stale_problems(node.ref), *(problem for problem in node.problems if problem.listener is None)]
-    by_listener: dict[str, list[Problem]] = {}
-    for problem in node.problems:
-        if problem.listener is not None:
-            by_listener.setdefault(problem.listener, []).append(problem)
-    served = {item.key: item for item in applied.listeners} if applied is not None else {}
-    listeners = tuple(
-        _build_listener(
-            listener,
-            by_listener.get(listener.key.listener, []),
-            gateway_stands=not _is_wrong(own),
-            is_served=_is_same(listener, served.get(listener.key)),
-            refusal=outcome.refused.get(listener.key),
-        )
-        for listener in node.listeners
+    addresses = outcome.addresses.get(node.ref, UNKNOWN_ADDRESSES)
+    declared = declared_by(node)
+    own = [*outcome.stale_problems(node.ref), *declared[node.ref].of_itself()]
+    listeners = build_listeners(
+        outcome, declared[node.ref], served_by(applied), parent=_NOT_ACCEPTED if _is_wrong(own) else ""
     )
     conditions = (
-        _accept(node, own),
-        _program(outcome, node, applied, addresses),
+        _accept(declared[node.ref], own),
+        _program(outcome, node, applied, declared[node.ref], addresses),
         _resolve(own, listeners),
         *(item for kind in GATEWAY_WARNINGS for item in warn(kind, select(own, kind))),
     )
@@ -75,6 +112,29 @@ def _build_gateway(outcome: Outcome, node: GatewayNode) -> Status:
         conditions=conditions,
         addresses=addresses.addresses,
         listeners=listeners,
+        attached_listener_sets=sum(is_accepted(item, declared[item.ref]) for item in node.listener_sets),
+    )
+
+
+def served_by(applied: GatewayNode | None) -> Mapping[ListenerKey, ListenerNode]:
+    """Give the listeners that HAProxy was read back to have."""
+    return {item.key: item for item in applied.listeners} if applied is not None else {}
+
+
+def build_listeners(
+    outcome: Outcome, declared: Declared, served: Mapping[ListenerKey, ListenerNode], parent: str
+) -> tuple[ListenerStatus, ...]:
+    """Give the status of each listener. ``parent`` is what keeps all from being accepted, empty for nothing."""
+    problems = declared.of_listeners()
+    return tuple(
+        _build_listener(
+            listener,
+            problems.get(listener.key.listener, []),
+            parent=parent,
+            is_served=is_same(listener, served.get(listener.key)),
+            refusal=outcome.refused.get(listener.key),
+        )
+        for listener in declared.listeners
     )
 
 
@@ -83,41 +143,38 @@ def _is_wrong(own: Sequence[Problem]) -> bool:
     return any(problem.condition == "Accepted" and problem.reason != "ListenersNotValid" for problem in own)
 
 
-def _is_same(listener: ListenerNode, served: ListenerNode | None) -> bool:
-    """Whether a listener is the one that is served, whatever routes are at it."""
+def is_same(listener: ListenerNode, served: ListenerNode | None) -> bool:
+    """Tell whether a listener is the one that is served, whatever routes are at it."""
     return served is not None and replace(served, attached_routes=listener.attached_routes) == listener
 
 
-def _accept(node: GatewayNode, own: Sequence[Problem]) -> Condition:
+def _accept(declared: Declared, own: Sequence[Problem]) -> Condition:
     message = with_notes("the Gateway is accepted", other(own, _GATEWAY_CONDITIONS))
     condition = judge("Accepted", select(own, "Accepted"), message)
-    wrong = {problem.listener for problem in select(node.problems, "Accepted")}
-    refused = [item.key.listener for item in node.listeners if not item.accepted or item.key.listener in wrong]
+    refused = declared.refused()
     if condition.status == "True" and refused:
-        return replace(condition, reason="ListenersNotValid", message=_name(f"{message}, without ", refused))
+        return replace(condition, reason="ListenersNotValid", message=name_listeners(f"{message}, without ", refused))
     return condition
 
 
 def _program(
-    outcome: Outcome, node: GatewayNode, applied: GatewayNode | None, addresses: GatewayAddresses
+    outcome: Outcome,
+    node: GatewayNode,
+    applied: GatewayNode | None,
+    declared: Declared,
+    addresses: GatewayAddresses,
 ) -> Condition:
     if not node.accepted:
-        return Condition("Programmed", "False", "Invalid", "the Gateway is not accepted")
-    refused = [
-        f"listener {listener.key.listener}: {outcome.refused[listener.key]}"
-        for listener in node.listeners
-        if listener.key in outcome.refused
-    ]
-    if refused:
-        return Condition("Programmed", "False", "Invalid", join(refused, "HAProxy did not take "))
-    hindered = {problem.listener for problem in select(node.problems, "Programmed", "Accepted")}
-    if all(listener.key.listener in hindered for listener in node.listeners if listener.accepted):
-        return Condition("Programmed", "False", "Invalid", _name("see ", sorted(filter(None, hindered))))
+        return Condition("Programmed", "False", "Invalid", _NOT_ACCEPTED)
+    if refusal := find_refusal(outcome, declared.listeners):
+        return refusal
+    if not declared.standing():
+        accepted = [listener for listener in declared.listeners if listener.accepted]
+        return Condition("Programmed", "False", "Invalid", name_listeners("see ", accepted))
     if addresses.reason:
         return Condition("Programmed", "False", addresses.reason, addresses.message)
-    waiting = [listener.key.listener for listener in node.listeners if listener.accepted and listener.slot == 0]
-    if waiting:
-        return Condition("Programmed", "False", "Pending", _name("no listener slot leads yet to ", waiting))
+    if waiting := find_waiting(declared.listeners):
+        return waiting
     if applied is None or not _is_applied(node, applied):
         return Condition("Programmed", "False", "Pending", "HAProxy does not serve this generation yet")
     if not addresses.addresses:
@@ -125,11 +182,29 @@ def _program(
     return Condition("Programmed", "True", "Programmed", "HAProxy serves the Gateway")
 
 
+def find_refusal(outcome: Outcome, listeners: Iterable[ListenerNode]) -> Condition | None:
+    """Tell which of the listeners HAProxy did not take."""
+    refused = [
+        f"listener {item.key.listener}: {outcome.refused[item.key]}"
+        for item in listeners
+        if item.key in outcome.refused
+    ]
+    return Condition("Programmed", "False", "Invalid", join(refused, "HAProxy did not take ")) if refused else None
+
+
+def find_waiting(listeners: Iterable[ListenerNode]) -> Condition | None:
+    """Tell which of the listeners have no listener slot yet."""
+    waiting = [item for item in listeners if item.accepted and item.slot == 0]
+    message = name_listeners("no listener slot leads yet to ", waiting)
+    return Condition("Programmed", "False", "Pending", message) if waiting else None
+
+
 def _is_applied(node: GatewayNode, applied: GatewayNode) -> bool:
+    wanted, served = node.own_listeners, applied.own_listeners
     return (
         applied.resource.metadata.generation == node.resource.metadata.generation
-        and len(applied.listeners) == len(node.listeners)
-        and all(map(_is_same, node.listeners, applied.listeners))
+        and len(served) == len(wanted)
+        and all(map(is_same, wanted, served))
     )
 
 
@@ -141,26 +216,31 @@ def _resolve(own: Sequence[Problem], listeners: Sequence[ListenerStatus]) -> Con
         if any(item.type == "ResolvedRefs" and item.status == "False" for item in listener.conditions)
     ]
     if broken and not problems:
-        return Condition("ResolvedRefs", "False", "ListenersNotResolved", _name("see ", broken))
+        return Condition("ResolvedRefs", "False", "ListenersNotResolved", _list_names("see ", broken))
     return judge("ResolvedRefs", problems, "all references are resolved")
 
 
-def _name(prefix: str, listeners: Sequence[str]) -> str:
-    word = "listener" if len(listeners) == 1 else "listeners"
-    return join([f"{word} {', '.join(listeners)}"], prefix)
+def name_listeners(prefix: str, listeners: Iterable[ListenerNode]) -> str:
+    """Give a message that names listeners."""
+    return _list_names(prefix, [item.key.listener for item in listeners])
+
+
+def _list_names(prefix: str, names: Sequence[str]) -> str:
+    word = "listener" if len(names) == 1 else "listeners"
+    return join([f"{word} {', '.join(names)}"], prefix)
 
 
 def _build_listener(
     listener: ListenerNode,
     problems: Sequence[Problem],
     *,
-    gateway_stands: bool,
+    parent: str,
     is_served: bool,
     refusal: str | None,
 ) -> ListenerStatus:
     accepted = judge("Accepted", select(problems, "Accepted", "Conflicted"), "the listener is accepted")
-    if not gateway_stands:
-        programmed = Condition("Programmed", "False", "Invalid", "the Gateway is not accepted")
+    if parent:
+        programmed = Condition("Programmed", "False", "Invalid", parent)
     elif not listener.accepted or select(problems, "Accepted"):
         # A conflict is told here too, under its own reason (conformance test ListenerSetProtocolConflict).
         conflicts = select(problems, "Conflicted")

@@ -52,7 +52,8 @@ def merge_status(
             combined = combine(merge, value, old if isinstance(old, list) else [])
             if combined or field in live or field in ENTRIES:
                 new[field] = combined
-    if desired.attached_listener_sets is not None:
+    # None is not written as 0, because CRDs before v1.5 have no such field and would drop it again and again.
+    if desired.attached_listener_sets or (desired.attached_listener_sets == 0 and "attachedListenerSets" in live):
         new["attachedListenerSets"] = desired.attached_listener_sets
     return None if _is_same(new, live) else new
 

@@ -16,7 +16,10 @@ from gwctl.status.condition import Condition, judge, other, select, warn, with_n
 from gwctl.status.outcome import Outcome
 from gwctl.status.status import ParentStatus, Status
 
-PARENTS: Mapping[str, Callable[[Graph], Mapping[Ref, object]]] = {"Gateway": lambda graph: graph.gateways}
+PARENTS: Mapping[str, Callable[[Graph], Mapping[Ref, object]]] = {
+    "Gateway": lambda graph: graph.gateways,
+    "ListenerSet": lambda graph: graph.listener_sets,
+}
 """The kinds that a route can attach to, and those of each that are ours."""
 
 _CONDITIONS = frozenset({"Accepted", "ResolvedRefs", "PartiallyInvalid"})

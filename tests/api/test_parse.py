@@ -469,7 +469,6 @@ def test_endpoint_addresses_are_what_their_slice_says(kind: str, address: str, o
     ("version", "kind"),
     [
         ("v1alpha2", "UDPRoute"),
-        ("v1", "ListenerSet"),
     ],
 )
 def test_kinds_of_later_issues_are_reported(version: str, kind: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 from tests.certificates import make_authority, make_pair
 from tests.cli.conftest import Run, write
 from tests.manifests import (
+    allowed_listeners,
     backend,
     backend_tls_policy,
     config_map,
@@ -17,6 +18,7 @@ from tests.manifests import (
     http_route,
     https_listener,
     listener,
+    listener_set,
     prefix_rule,
     service,
     tls_listener,
@@ -291,3 +293,18 @@ def test_a_backend_with_tls_is_named_with_the_name_that_it_must_have(run: Run, t
     assert last == "then         Service default/web port 80, TLS as backend.test (no endpoint is ready: 503)"
     (*_, last, _) = lines(run, tmp_path, "GET", "http://a.test/bad")
     assert last == "then         500: its backendRef is invalid, forbidden or missing, or its policy cannot be honoured"
+
+
+def test_a_listener_of_a_listener_set_is_named_with_it(run: Run, tmp_path: Path) -> None:
+    manifests = write(
+        tmp_path,
+        gateway_class(),
+        gateway([listener("http", 80, "a.test")], **allowed_listeners("Same")),
+        listener_set("shop", [listener("http", 80, "shop.test")]),
+        http_route("web", [prefix_rule("/", backend("web"))], parents=({"kind": "ListenerSet", "name": "shop"},)),
+    )
+    assert (
+        lines(run, manifests, "GET", "http://shop.test/")[1]
+        == "listener     http of ListenerSet default/shop (shop.test)"
+    )
+    assert lines(run, manifests, "GET", "http://a.test/")[1] == "listener     http (a.test)"

@@ -16,6 +16,7 @@ from tests.kube.apiserver import ApiServer
 from tests.manifests import (
     CONTROLLER,
     Manifest,
+    allowed_listeners,
     backend,
     backend_tls_policy,
     config_map,
@@ -23,6 +24,7 @@ from tests.manifests import (
     gateway_class,
     http_route,
     listener,
+    listener_set,
     prefix_rule,
     service,
     tcp_route,
@@ -344,3 +346,44 @@ def test_policies_are_shown_for_the_gateways_that_they_concern(run: Run, tmp_pat
     plain = json.loads(run("status", "--source", f"file:{tmp_path}", "-o", "json").output)
     (policy,) = plain["policies"]
     assert (policy["name"], [entry["ancestorRef"]["name"] for entry in policy["ancestors"]]) == ("p", ["gateway"])
+
+
+def test_listener_sets_are_shown_with_their_gateway_and_what_is_wrong(run: Run, tmp_path: Path) -> None:
+    source = write(
+        tmp_path,
+        gateway_class(),
+        gateway([listener("http", 80, "a.test")], **allowed_listeners("Same")),
+        listener_set("shop", [listener("http", 80, "shop.test"), listener("late", 80, "a.test")]),
+        listener_set("out", [listener("http", 80, "out.test")], namespace="team"),
+        listener_set("lost", [listener("http", 80)], parent="none"),
+        http_route("web", [prefix_rule("/", backend("web"))], parents=({"kind": "ListenerSet", "name": "shop"},)),
+        service("web"),
+    )
+    result = run("status", "--source", f"file:{source}", "listenerset", "httproute")
+    assert result.output.splitlines() == [
+        "LISTENERSET   LISTENER  PORT  PROTOCOL  HOSTNAME   ROUTES  PROGRAMMED  GATEWAY",
+        "default/shop  http      80    HTTP      shop.test  1       -           default/gateway",
+        "default/shop  late      80    HTTP      a.test     1       -           default/gateway",
+        "team/out      http      80    HTTP      out.test   -       -           default/gateway",
+        "",
+        "ROUTE                  HOSTNAMES  PARENT                    ACCEPTED  RESOLVED",
+        "HTTPRoute default/web  -          ListenerSet default/shop  yes       yes",
+        "",
+        "PROBLEMS",
+        "ListenerSet default/lost: Missing: there is no Gateway default/none",
+        (
+            "ListenerSet default/shop listener late: Accepted/HostnameConflict: spec.listeners[1].hostname: "
+            "port and hostname are also those of a listener of Gateway default/gateway"
+        ),
+        (
+            "ListenerSet default/shop listener late: Conflicted/HostnameConflict: spec.listeners[1].hostname: "
+            "port and hostname are also those of a listener of Gateway default/gateway"
+        ),
+        (
+            "ListenerSet team/out: Accepted/NotAllowed: spec.parentRef: spec.allowedListeners of "
+            "Gateway default/gateway lets in no ListenerSet from namespace team"
+        ),
+    ]
+    plain = json.loads(run("status", "--source", f"file:{source}", "-o", "json", "lset/shop").output)
+    assert [item["name"] for item in plain["listenerSets"]] == ["shop"]
+    assert [item["attachedRoutes"] for item in plain["listenerSets"][0]["listeners"]] == [1, 1]

@@ -26,8 +26,8 @@ from tests.live.gateway import Gwctl
 from tests.manifests import Manifest, endpoints, gateway, gateway_class, listener, service
 
 FEATURES = Path(__file__).parents[2] / "docs" / "features"
-TLS_PAGES = sorted(FEATURES.glob("tls-*.md"))
 BACKEND_PAGES = [FEATURES / "backend-tls.md", FEATURES / "backend-client-certificate.md"]
+TLS_PAGES = sorted({*FEATURES.glob("tls-*.md"), FEATURES / "listener-sets.md"})
 PAGES = sorted({*FEATURES.glob("*.md")} - {*TLS_PAGES, *BACKEND_PAGES})
 COLUMN = 10
 

@@ -1,4 +1,4 @@
-"""The pages of docs/features about TLS: they bring their own Gateway, and say what connections lead to.
+"""The pages of docs/features that bring their own Gateway, at port 443: they say what connections and requests lead to.
 
 ``connect`` is a handshake with a name, ``with`` what the client shows, ``backend`` who greets, ``shown`` whose
 certificate the client sees. A Service at port 443 does TLS itself, one at 5000 does not, and one at 80 speaks HTTP.
@@ -6,7 +6,6 @@ certificate the client sees. A Service at port 443 does TLS itself, one at 5000 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -19,7 +18,7 @@ from tests.harness import DataPlane, EchoBackend, TcpEcho, free_port
 from tests.http1 import Connection
 from tests.live.gateway import Gwctl
 from tests.manifests import Manifest, config_map, endpoints, gateway_class, service
-from tests.tls import client_context, greet, server_context
+from tests.tls import client_context, greet, server_context, shake_hands
 
 
 def examples_of(page: Path) -> Iterator[dict[str, str]]:
@@ -28,28 +27,47 @@ def examples_of(page: Path) -> Iterator[dict[str, str]]:
         yield {line[:COLUMN].strip(): line[COLUMN:] for line in text.splitlines()}
 
 
-def secrets_of(manifests: list[Manifest]) -> Mapping[str, Pair]:
-    """Give a certificate for each Secret that a listener names, made for the listener's hostname."""
+def listeners_of(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
+    """Yield the listeners of a page's Gateways and ListenerSets, each with its namespace."""
+    for manifest in manifests:
+        if manifest["kind"] in ("Gateway", "ListenerSet"):
+            for listener in manifest["spec"]["listeners"]:
+                yield namespace_of(manifest), listener
+
+
+def namespace_of(manifest: Manifest) -> str:
+    return str(manifest["metadata"].get("namespace", "default"))
+
+
+def secrets_of(manifests: list[Manifest]) -> Mapping[str, tuple[str, Pair]]:
+    """Give a certificate for each Secret that a listener names, made for the listener's hostname, and its namespace."""
     return {
-        reference["name"]: make_pair(listener["hostname"])
-        for manifest in manifests
-        if manifest["kind"] == "Gateway"
-        for listener in manifest["spec"]["listeners"]
+        reference["name"]: (namespace, make_pair(listener["hostname"]))
+        for namespace, listener in listeners_of(manifests)
         for reference in listener.get("tls", {}).get("certificateRefs", ())
+    }
+
+
+def services_of(manifests: list[Manifest]) -> Mapping[tuple[str, int], str]:
+    """Give the namespace of each Service, by name and port, that a route names."""
+    return {
+        (reference["name"], reference["port"]): namespace_of(manifest)
+        for manifest in manifests
+        if manifest["kind"].endswith("Route")
+        for rule in manifest["spec"]["rules"]
+        for reference in rule["backendRefs"]
     }
 
 
 def at_free_ports(manifests: list[Manifest]) -> Mapping[int, int]:
     """Let the Gateways listen on free ports, which are given by those of the page."""
     ports: dict[int, int] = {}
-    for manifest in manifests:
-        if manifest["kind"] != "Gateway":
-            continue
-        per_port = manifest["spec"].get("tls", {}).get("frontend", {}).get("perPort", ())
-        for item in (*manifest["spec"]["listeners"], *per_port):
-            if item["port"] not in ports:
-                ports[item["port"]] = free_port()
-            item["port"] = ports[item["port"]]
+    gateways = (manifest["spec"] for manifest in manifests if manifest["kind"] == "Gateway")
+    per_port = [item for spec in gateways for item in spec.get("tls", {}).get("frontend", {}).get("perPort", ())]
+    for item in (*(listener for _, listener in listeners_of(manifests)), *per_port):
+        if item["port"] not in ports:
+            ports[item["port"]] = free_port()
+        item["port"] = ports[item["port"]]
     return ports
 
 
@@ -74,15 +92,22 @@ async def what_happens(
         try:
             async with Connection(port, tls=client_context(shown=shown), server_name=host) as connection:
                 received = (await connection.send(Request(method, host, parts.path or "/"))).json()
+            done = await shake_hands(port, host, client_context(shown=shown))
         except (OSError, EOFError):
             return {"answer": "closed"}
-        return {"backend": f"{received['name']}: {received['method']} {received['path']}"}
+        assert done is not None
+        backend = f"{received['name']}: {received['method']} {received['path']}"
+        return {"backend": backend, "shown": describe(done.certificate, certificates)}
     found = await greet(ports[443], example["connect"])
     if found is None:
         return {"answer": "closed"}
     backend, der = found
-    whose = next((name for name, pair in certificates.items() if pair.der == der), "nobody")
-    return {"backend": backend, "shown": f"the certificate of {whose}"}
+    return {"backend": backend, "shown": describe(der, certificates)}
+
+
+def describe(der: bytes, certificates: Mapping[str, Pair]) -> str:
+    """Say whose certificate a client has seen."""
+    return f"the certificate of {next((name for name, pair in certificates.items() if pair.der == der), 'nobody')}"
 
 
 async def test_what_the_pages_say_happens(dataplane: DataPlane, tmp_path: Path) -> None:
@@ -92,19 +117,22 @@ async def test_what_the_pages_say_happens(dataplane: DataPlane, tmp_path: Path) 
         manifests += config_maps_of(manifests)
         ports = at_free_ports(manifests)
         pairs = secrets_of(manifests)
-        certificates = {f"Secret {name}": pair for name, pair in pairs.items()}
-        manifests += [gateway_class(), *(pair.secret(name) for name, pair in pairs.items())]
+        certificates = {f"Secret {name}": pair for name, (_, pair) in pairs.items()}
+        services = services_of(manifests)
+        manifests += [gateway_class(), *(pair.secret(name, namespace) for name, (namespace, pair) in pairs.items())]
         async with AsyncExitStack() as stack:
-            for name, at in set(re.findall(r"\{name: ([a-z0-9-]+), port: (80|443|5000)\}", page.read_text())):
+            for (name, at), namespace in services.items():
                 pair = certificates[f"Service {name}"] = make_pair(f"{name}.internal")
-                tls = server_context(pair, tmp_path) if at == "443" else None
-                server: EchoBackend | TcpEcho = EchoBackend(name) if at == "80" else TcpEcho(name, tls=tls)
+                tls = server_context(pair, tmp_path) if at == 443 else None
+                server: EchoBackend | TcpEcho = EchoBackend(name) if at == 80 else TcpEcho(name, tls=tls)
                 await server.__aenter__()
                 stack.push_async_exit(server.__aexit__)
-                manifests += [service(name, int(at)), *endpoints(name, [("127.0.0.1", server.port)])]
+                manifests.append(service(name, at, namespace))
+                manifests += endpoints(name, [("127.0.0.1", server.port)], namespace)
             await stack.enter_async_context(Gwctl(dataplane, tmp_path / page.stem, *manifests))
             for example in examples_of(page):
                 wanted = {word: said for word, said in example.items() if word in ("backend", "shown", "answer")}
                 assert wanted, example
                 found = await what_happens(example, ports, certificates)
-                assert found == wanted, f"{page.relative_to(FEATURES)}: {example}: {found}"
+                said = {word: found.get(word) for word in wanted}
+                assert said == wanted, f"{page.relative_to(FEATURES)}: {example}: {found}"

@@ -96,12 +96,14 @@ def _told(status: Status) -> dict[str, Any]:
         }
         for item in status.listeners or ()
     }
-    parts = {
+    parts: dict[str, Any] = {
         "conditions": _conditions(status.conditions or ()),
         "listeners": listeners,
         "parents": _entries(status.parents or ()),
         "ancestors": _entries(status.ancestors or ()),
     }
+    if status.attached_listener_sets:
+        parts["attachedListenerSets"] = status.attached_listener_sets
     return without_empty(parts)
 
 

@@ -158,3 +158,35 @@ def test_a_config_map_that_changes_reaches_its_listeners_and_no_other() -> None:
         assert trusted(graph).get("web") == (None if authority == "nothing" else join_authorities([[authority]]))
         assert graph.client_authorities[ListenerKey("default", "gw", "other")].identity
         before = after
+
+
+def test_what_a_gateway_asks_for_it_asks_of_the_clients_of_its_listener_sets_too() -> None:
+    manifest = gateway(validation("staff"), p8443=validation("missing"))
+    manifest["spec"] |= {"allowedListeners": {"namespaces": {"from": "All"}}, "listeners": LISTENERS[:1]}
+    added = [
+        https_listener("more", 443, "cert", hostname="more.test"),
+        https_listener("lost", 8443, "cert"),
+        listener("http", 80),
+    ]
+    listener_set = {
+        "kind": "ListenerSet",
+        "metadata": {"name": "set", "namespace": "team"},
+        "spec": {"parentRef": {"name": "gw", "namespace": "default"}, "listeners": added},
+    }
+    objects = [manifest, listener_set, make_pair("more.test").secret("cert", "team")]
+    graph = graph_of(*objects, config_map("staff", STAFF))
+    assert trusted(graph) == {"web": join_authorities([[STAFF]]), "more": join_authorities([[STAFF]])}
+    assert served(graph) == {"web", "more"}
+    lost = [item for item in graph.problems if item.subject == Ref("ListenerSet", "team", "set")]
+    assert [(item.listener, item.field, item.reason) for item in lost] == [
+        ("lost", "spec.parentRef", "NoValidCACertificate")
+    ]
+    assert told(graph) == []
+    # Without the ConfigMap nobody is let in, and with it again all are.
+    config = read(config_map("staff", STAFF))
+    before = snapshot_of(*objects)
+    without = build_graph(before, CONTROLLER)
+    assert served(without) == set()
+    after = build_graph(before.apply({config.ref: config}), CONTROLLER, without, frozenset({config.ref}))
+    assert (after.certificates, after.client_authorities) == (graph.certificates, graph.client_authorities)
+    assert after.problems == graph.problems

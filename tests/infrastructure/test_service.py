@@ -146,6 +146,22 @@ def test_listeners_that_come_and_go_change_only_their_ports() -> None:
     assert cluster.ports("gw-default-web") == {8080: 20002}
 
 
+def test_ports_of_listener_sets_come_and_go_with_them_and_give_way_to_none() -> None:
+    listeners = "[{name: same, port: 80, protocol: HTTP, hostname: a.test}, {name: own, port: 8080, protocol: HTTP}]"
+    metadata = "{name: set, namespace: team}"
+    spec = f"{{parentRef: {{name: web, namespace: default}}, listeners: {listeners}}}"
+    listener_set = f"{{kind: ListenerSet, metadata: {metadata}, spec: {spec}}}\n---\n"
+    cluster = Cluster(CLASS + gateway() + listener_set)
+    cluster.settle()
+    assert cluster.ports("gw-default-web-") == {80: 20001}
+    cluster.set(gateway(more=", allowedListeners: {namespaces: {from: All}}"))
+    cluster.settle()
+    assert cluster.ports("gw-default-web-") == {80: 20001, 8080: 20002}
+    del cluster.objects[Ref("ListenerSet", "team", "set")]
+    cluster.settle()
+    assert cluster.ports("gw-default-web-") == {80: 20001}
+
+
 def test_labels_and_annotations_of_the_infrastructure_reach_both_and_go_again() -> None:
     wanted = ", infrastructure: {labels: {team: a, app.kubernetes.io/managed-by: me}, annotations: {lb: public}}"
     cluster = Cluster(CLASS + gateway(more=wanted))

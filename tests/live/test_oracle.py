@@ -21,11 +21,14 @@ from tests.harness import DataPlane, EchoBackend, free_port
 from tests.http1 import Connection, Response
 from tests.live.gateway import Gwctl
 from tests.manifests import (
+    allowed_listeners,
+    attach_to_sets,
     endpoints,
     gateway,
     gateway_class,
     random_call,
     random_grpc_routes,
+    random_listener_sets,
     random_listeners,
     random_request,
     random_routes,
@@ -55,7 +58,7 @@ async def test_haproxy_decides_as_the_reference_matcher_does(dataplane: DataPlan
         servers = (one, two, three, four)
         fixed = [
             gateway_class(),
-            gateway(listeners),
+            gateway(listeners, **allowed_listeners("Same")),
             *(service(name) for name in ("s1", "s2", "g1", "g2", "empty")),
             *(part for server in servers for part in endpoints(server.name, [("127.0.0.1", server.port)])),
         ]
@@ -65,6 +68,8 @@ async def test_haproxy_decides_as_the_reference_matcher_does(dataplane: DataPlan
                 routes = random_routes(random, ["s1", "s2", "empty", "missing"], random.randint(1, 12))
                 if number % 2:
                     routes += random_grpc_routes(random, ["g1", "g2", "empty", "missing"], random.randint(1, 8))
+                sets = [item for item in random_listener_sets(random, port, 3) if number % 3]
+                routes = [*attach_to_sets(random, routes, 3), *sets]
                 await gwctl.apply("routes.yaml", routes)
                 routing = build_pipeline([*fixed, *routes]).routing
                 for _ in range(REQUESTS):

@@ -17,7 +17,16 @@ from gwctl.kube.reflector import Pace
 from gwctl.providers.kubernetes import KubernetesSource
 from tests.certificates import make_authority, make_pair
 from tests.kube.apiserver import ApiServer
-from tests.manifests import CONTROLLER, backend_tls_policy, config_map, gateway, gateway_class, https_listener
+from tests.manifests import (
+    CONTROLLER,
+    backend_tls_policy,
+    config_map,
+    gateway,
+    gateway_class,
+    https_listener,
+    listener,
+    listener_set,
+)
 from tests.providers.reader import Reader
 
 PACE = Pace(first=0.01, longest=0.04, refused=600.0, missing=0.02)
@@ -128,6 +137,22 @@ def content(reader: Reader, ref: Ref) -> str:
     text = found.content("tls.crt")
     assert text is not None
     return text.reveal()
+
+
+async def test_a_listener_set_brings_its_secrets_while_its_gateway_lets_it_in(
+    client: KubeClient, server: ApiServer
+) -> None:
+    selector = {"from": "Selector", "selector": {"matchLabels": {"team": "a"}}}
+    server.put(gateway([listener("http", 80)], allowedListeners={"namespaces": selector}))
+    server.put(listener_set("set", [https_listener("https", 443, "a")], namespace="team"))
+    server.put(A.secret("a", "team"))
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}}
+    async with reading(client) as (_, reader):
+        assert asked(server) == set()
+        server.put({**namespace, "metadata": {"name": "team", "labels": {"team": "a"}}})
+        await reader.until(lambda: known(reader) == {secret("a", "team")})
+        server.put(namespace)
+        await reader.until(lambda: known(reader) == set())
 
 
 async def test_another_namespace_is_asked_while_a_grant_allows_it(client: KubeClient, server: ApiServer) -> None:

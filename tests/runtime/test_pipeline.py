@@ -14,12 +14,15 @@ from tests.certificates import make_authority, make_pair
 from tests.manifests import (
     CONTROLLER,
     Manifest,
+    allowed_listeners,
+    attach_to_sets,
     backend_tls_policy,
     config_map,
     endpoints,
     gateway,
     gateway_class,
     listener,
+    random_listener_sets,
     random_listeners,
     random_routes,
     random_tls_listeners,
@@ -37,7 +40,9 @@ PAIRS = [make_pair("client.test"), make_pair("client.test", serial=2)]
 def _random_objects(random: Random, listeners: list[Manifest]) -> list[Manifest]:
     """Some of the objects that a cluster may hold at one moment."""
     routes = random_routes(random, SERVICES, 5)
+    routes = attach_to_sets(random, routes, 3)
     manifests = [*random.sample(routes, random.randint(0, 5))]
+    manifests += random.sample(random_listener_sets(random, 80, 3, (81, 90)), random.randint(0, 3))
     for name in SERVICES:
         ports: list[dict[str, int] | int] = [80, 80, 81, {"p": 80}]
         if random.random() < 0.8:
@@ -49,7 +54,8 @@ def _random_objects(random: Random, listeners: list[Manifest]) -> list[Manifest]
     manifests += random.sample(tls_routes, random.randint(0, 4))
     if random.random() < 0.9:
         tcp = listener("tcp", 90, protocol="TCP")
-        manifests.append(gateway([*(listeners if random.random() < 0.8 else listeners[:1]), tcp]))
+        allowed = allowed_listeners(random.choice(["Same", "Same", "None"]))
+        manifests.append(gateway([*(listeners if random.random() < 0.8 else listeners[:1]), tcp], **allowed))
         if random.random() < 0.7:
             manifests[-1]["spec"]["tls"] = {"backend": {"clientCertificateRef": {"name": "client"}}}
     manifests += _random_policies(random)
@@ -79,6 +85,8 @@ def _assert_equal(one: Pipeline, other: Pipeline) -> None:
     assert one.tables.rows == other.tables.rows
     assert one.tables.services == other.tables.services
     assert one.tables.uses == other.tables.uses
+    assert one.graph.listeners == other.graph.listeners
+    assert one.graph.listener_sets == other.graph.listener_sets
     assert set(one.problems) == set(other.problems)
     assert one.graph.policies == other.graph.policies
 

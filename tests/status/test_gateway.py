@@ -40,7 +40,7 @@ def test_a_gateway_that_is_served_and_has_an_address_is_programmed() -> None:
     status = status_of(outcome, GATEWAY_REF)
     assert (status.uid, status.generation) == ("u", 7)
     assert status.addresses == (("IPAddress", "192.0.2.1"),)
-    assert status.attached_listener_sets is None
+    assert status.attached_listener_sets == 0
     assert status.parents is None
 
 
