@@ -31,6 +31,7 @@ from tests.manifests import (
     service,
     tcp_route,
 )
+from tests.parts import Part
 from tests.tls import TlsBackend
 
 pytestmark = pytest.mark.usefixtures("no_key_in_logs")
@@ -84,9 +85,8 @@ async def test_backends_are_verified_by_name_and_authority_and_never_get_plain_t
         manifests += [http_route("r", rules), *policies.values()]
         async with Gwctl(dataplane, tmp_path / "manifests", *manifests) as gwctl:
             wanted = {"/web": 200, "/both": 200, "/other": 503, "/name": 503, "/system": 503, "/missing": 500}
-            for path, status in (wanted | {"/san": 500}).items():
-                response = await wait_for(port, get(path), status=status)
-                assert response.status == status
+            cases = (wanted | {"/san": 500}).items()
+            await asyncio.gather(*(wait_for(port, get(path), status=status) for path, status in cases))
             assert set(web.names) == {"backend.test", "another.test"}
             assert (web.requests, other.requests) == (1, 1)
             assert await dataplane.reloads() == 1
@@ -190,6 +190,29 @@ async def test_a_certificate_that_haproxy_does_not_take_harms_its_own_gateway_al
 async def held(dataplane: DataPlane) -> int:
     """How many certificates HAProxy holds for servers."""
     return len(re.findall(r"^gwctl-[0-9a-f]{32}", await dataplane.runtime("show ssl cert"), re.MULTILINE))
+
+
+async def test_the_authorities_of_the_system_are_those_of_haproxys_machine(
+    haproxy: Path, dataplaneapi: Part, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, trusted = free_port(), tmp_path / "trusted"
+    trusted.mkdir()
+    (trusted / "root.pem").write_text(ROOT, encoding="ascii")
+    monkeypatch.setenv("SSL_CERT_DIR", str(trusted))
+    async with (
+        DataPlane(tmp_path / "plane", haproxy=haproxy, api=dataplaneapi) as dataplane,
+        TlsBackend("web", BACKEND) as web,
+        TlsBackend("other", OF_OTHER_ROOT) as other,
+    ):
+        manifests = [gateway_class(), gateway([listener("http", port)]), *served(web, other)]
+        manifests += [http_route("r", [prefix_rule(f"/{name}", backend(name)) for name in ("web", "other")])]
+        manifests += [backend_tls_policy(name, name, wellKnownCACertificates="System") for name in ("web", "other")]
+        async with Gwctl(dataplane, tmp_path / "manifests", *manifests) as gwctl:
+            await wait_for(port, get("/web"), status=200, backend="web")
+            await wait_for(port, get("/other"), status=503)
+            await gwctl.until_file_says("ca-file @system-ca")
+        await dataplane.restart_haproxy()
+        await wait_for(port, get("/web"), status=200, backend="web")
 
 
 async def test_a_haproxy_that_starts_anew_speaks_tls_from_files(dataplane: DataPlane, tmp_path: Path) -> None:
