@@ -382,6 +382,9 @@ def _random_filters(random: Random, prefixes: bool, redirect: bool = False) -> l
     if random.random() > 0.85:
         mirror = {"backendRef": backend_object(random.choice(["s1", "missing"])), "percent": random.choice([50, 100])}
         filters.append({"type": "RequestMirror", "requestMirror": mirror})
+    if random.random() > 0.9:
+        reference = {"backendRef": backend_object(random.choice(["s1", "s1", "s2", "empty", "missing"]))}
+        filters.append({"type": "ExternalAuth", "externalAuth": {"protocol": "HTTP", "http": {}, **reference}})
     return random.sample(filters, len(filters))
 
 

@@ -24,6 +24,9 @@ def describe_filters(filters: Filters, matched: PathKey, request: Request) -> It
         yield "rewrite", ", ".join(parts)
     if filters.cors is not None:
         yield "cors", _describe_cors(filters.cors, request)
+    for auth in filters.auths:
+        asked = auth.service and f"{auth.service.namespace}/{auth.service.name} port {auth.service.port}"
+        yield "auth", f"Service {asked} is asked" if asked else "nobody can be asked, so it is denied"
     for mirror in filters.mirrors:
         share = "" if mirror.numerator == mirror.denominator else f", {mirror.numerator} of {mirror.denominator}"
         service = f"{mirror.service.namespace}/{mirror.service.name} port {mirror.service.port}"

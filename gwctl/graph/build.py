@@ -527,9 +527,10 @@ class _RuleBuilder:
     def _filters(self, field: str, filters: Iterable[HTTPRouteFilter]) -> tuple[FilterNode, ...]:
         found: list[FilterNode] = []
         for index, item in enumerate(filters):
-            mirror = item.request_mirror
-            where = f"{field}.filters[{index}].requestMirror.backendRef"
-            service = self._resolve(where, mirror.backend_ref) if mirror is not None else None
+            service = None
+            for name, asked in (("requestMirror", item.request_mirror), ("externalAuth", item.external_auth)):
+                if asked is not None:
+                    service = self._resolve(f"{field}.filters[{index}].{name}.backendRef", asked.backend_ref)
             found.append(FilterNode(first_of_equal_headers(item), service))
         return tuple(found)
 

@@ -225,7 +225,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class FilterNode:
-    """A filter of a rule or of a backendRef. ``service``: where a RequestMirror sends copies, None for nowhere."""
+    """A filter of a rule or of a backendRef.
+
+    ``service``: where a RequestMirror or an ExternalAuth leads, None for nowhere.
+    """
 
     resource: HTTPRouteFilter
     service: ServicePort | None = None

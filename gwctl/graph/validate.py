@@ -18,6 +18,7 @@ import pcre2
 from gwctl.api.httproute import (
     FILTER_FIELDS,
     HTTPCORSFilter,
+    HTTPExternalAuthFilter,
     HTTPHeader,
     HTTPHeaderFilter,
     HTTPHeaderMatch,
@@ -33,7 +34,15 @@ from gwctl.api.wire import HEADER_NAME_PATTERN
 
 # What rules may use.
 SUPPORTED_FILTERS = frozenset(
-    {"RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite", "CORS", "RequestMirror"}
+    {
+        "RequestHeaderModifier",
+        "ResponseHeaderModifier",
+        "RequestRedirect",
+        "URLRewrite",
+        "CORS",
+        "RequestMirror",
+        "ExternalAuth",
+    }
 )
 _UNSUPPORTED_FILTERS = {"ExtensionRef": ": gwctl has no filters of its own"}
 _HEADER_FILTERS = ("RequestHeaderModifier", "ResponseHeaderModifier")
@@ -49,6 +58,9 @@ CORS_LIMIT = 12_000
 
 MOST_RETRIES = 100
 """How often HAProxy can retry a request."""
+
+AUTHS_LIMIT = 12_000
+"""Longest ExternalAuth filters of a rule and a backend in bytes. They must fit into one row of a table."""
 
 WILDCARD_LEVELS = 12
 """How many labels may follow ``*.`` in a host name: one look-up each, for hosts without a row of their own."""
@@ -165,7 +177,30 @@ def check_filters(filters: tuple[HTTPRouteFilter, ...], field: str, first: int =
         if item.type in _HEADER_FILTERS and _headers_length(filters, item.type) > HEADERS_LIMIT:
             message = f"is longer than {HEADERS_LIMIT} bytes, which is all that HAProxy takes"
             found.append(Refusal(f"{field}[{index}].{FILTER_FIELDS[item.type][1]}", message))
+        if item.external_auth is not None and _auths_length(filters) > AUTHS_LIMIT:
+            message = f"lists of headers are longer than {AUTHS_LIMIT} bytes, which is all that HAProxy takes"
+            found.append(Refusal(f"{field}[{index}].externalAuth.http", message))
     return found
+
+
+def _auths_length(filters: tuple[HTTPRouteFilter, ...]) -> int:
+    """How many bytes all ExternalAuth filters take in a row, at most: percent-encoded, each with its Service."""
+    configs = [item.external_auth.http for item in filters if item.external_auth is not None]
+    names = [
+        name for http in configs if http is not None for name in (*http.allowed_headers, *http.allowed_response_headers)
+    ]
+    paths = sum(len(http.path or "") for http in configs if http is not None)
+    return 3 * (paths + sum(map(len, names))) + len(names) + 400 * len(configs)
+
+
+def _check_auth(auth: HTTPExternalAuthFilter, field: str, found: list[Refusal]) -> None:
+    if auth.protocol == "GRPC":
+        found.append(Refusal(f"{field}.protocol", "Envoy's protocol is not spoken: use HTTP"))
+    if auth.forward_body is not None and auth.forward_body.max_size:
+        found.append(Refusal(f"{field}.forwardBody", "bodies are not forwarded"))
+    lists = () if auth.http is None else (auth.http.allowed_headers, auth.http.allowed_response_headers)
+    wrong = [name for names in lists for name in names if not _TOKEN.fullmatch(name)]
+    found += (Refusal(f"{field}.http", f"{name!r} is no name of a header") for name in wrong)
 
 
 def _check_filter(item: HTTPRouteFilter, field: str, found: list[Refusal]) -> None:
@@ -182,6 +217,8 @@ def _check_filter(item: HTTPRouteFilter, field: str, found: list[Refusal]) -> No
     if item.cors is not None and _cors_length(item.cors) > CORS_LIMIT:
         message = f"is longer than {CORS_LIMIT} bytes when it is percent-encoded, which is all that HAProxy takes"
         found.append(Refusal(field, message))
+    if item.external_auth is not None:
+        _check_auth(item.external_auth, field, found)
     for changed in (item.request_redirect, item.url_rewrite):
         if changed is not None and changed.path is not None:
             _check_path_modifier(changed.path, f"{field}.path", found)

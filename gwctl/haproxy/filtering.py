@@ -31,6 +31,10 @@ def filter_request(files: Files) -> Iterator[Rule]:
     yield set_variable("response_headers", f"var(txn.row),field(2,|),map_str({files(Table.RESPONSE_HEADERS)})")
     yield set_variable("location", f"var(txn.row),field(3,|),map_str({files(Table.LOCATIONS)})")
     yield from _answer_preflight(files)
+    yield set_variable("auths", f"var(txn.row),field(8,|),map_str({files(Table.AUTHS)})")
+    yield lua("gwctl_ask", found("auths"))
+    # Whatever keeps Lua from saying yes, such as a fault of its own.
+    yield answer(503, f"{{ var(txn.row),field(8,|) -m len gt 0 }} !{found('allowed')}")
     yield from find_path()
     yield from _redirect()
     yield answer(500, IS_ERROR)

@@ -8,6 +8,7 @@
 --   session     c|p|h (a cookie, a permanent one, a header) ':' NAME ':' SECONDS
 --   share       SERVICE, or SERVICE '@' FILTERS where its filters are not those of its rule
 --   mirrors row NUMERATOR '/' DENOMINATOR ':' SHARE '+' ...
+--   auths row   SERVICE ':' PATH ':' HEADERS ':' ANSWER HEADERS '+' ...; lists joined by '&', percent-encoded; '!' for no Service
 --   cors row    origins|credentials|methods|headers|exposed headers|max age; lists joined by '+', percent-encoded
 
 local groups = Map.new("@GROUPS@", Map._str)
@@ -530,6 +531,141 @@ core.register_action("gwctl_mirror", { "http-req" }, function(txn)
     for _, mirror in ipairs(chosen) do
         if body == nil or not copy(start .. mirror.purpose .. rest) then txn:set_var("txn.copy_lost", "1") end
     end
+end)
+
+-- Questions: whether a request may pass. Any answer but 200 is given to the client. One goes out on a connection of its
+-- own; what cannot be asked is denied.
+local LONGEST_ANSWER = 8000
+
+local parse_auths = cache(function(text)
+    local auths = {}
+    for _, part in ipairs(split(text, "+")) do
+        local fields = split(part, ":")
+        local function names(field)
+            local list, set = {}, {}
+            for _, name in ipairs(field == "" and {} or split(field, "&")) do
+                list[#list + 1] = decode(name)
+                set[decode(name)] = true
+            end
+            return list, set
+        end
+        local auth = { service = fields[1], path = decode(fields[2]) }
+        auth.headers = names(fields[3])
+        auth.answer_list, auth.answer_headers = names(fields[4])
+        auths[#auths + 1] = auth
+    end
+    return auths
+end)
+
+-- What describes an answer itself, or its connection, and so says nothing of the request or of another answer.
+local OF_ANSWER = {}
+for name in ("connection content-length date keep-alive proxy-connection server te trailer transfer-encoding upgrade " ..
+             "@STATUS_HEADER@ @LOOP_HEADER@"):gmatch("%S+") do
+    OF_ANSWER[name] = true
+end
+local OF_BODY = { host = true, ["content-type"] = true, ["content-encoding"] = true, ["content-language"] = true }
+
+local function question(txn, auth)
+    local lines = { txn.sf:method() .. " " .. auth.path .. txn.sf:pathq() .. " HTTP/1.1", "@LOOP_HEADER@: ask|" .. auth.service .. "|-" }
+    local headers = txn.http:req_get_headers()
+    local function send(name)
+        local values = headers[name]
+        if values ~= nil and not OF_CONNECTION[name] then
+            for index = 0, #values do lines[#lines + 1] = name .. ": " .. values[index] end
+        end
+    end
+    send("host")
+    send("authorization")
+    for _, name in ipairs(auth.headers) do
+        if name ~= "host" and name ~= "authorization" then send(name) end
+    end
+    return table.concat(lines, "\r\n") .. "\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+end
+
+local function read_head(socket)
+    while true do
+        local first = socket:receive("*l")
+        local status = first and tonumber(first:match("^HTTP/1%.%d (%d%d%d)"))
+        if status == nil then return nil end
+        local headers = {}
+        while true do
+            local line = socket:receive("*l")
+            if line == nil then return nil end
+            line = line:gsub("\r$", "")
+            if line == "" then break end
+            local name, value = line:match("^([^:]+):%s*(.-)%s*$")
+            if name ~= nil then headers[#headers + 1] = { name:lower(), value } end
+        end
+        if status >= 200 then return status, headers end
+    end
+end
+
+-- Gives a body that is not too long, else none at all.
+local function read_body(socket, headers)
+    local length, chunked
+    for _, header in ipairs(headers) do
+        if header[1] == "content-length" then length = tonumber(header[2]) end
+        if header[1] == "transfer-encoding" then chunked = true end
+    end
+    if not chunked then return length and length > 0 and length <= LONGEST_ANSWER and socket:receive(length) or "" end
+    local parts, total = {}, 0
+    while true do
+        local size = tonumber(((socket:receive("*l") or ""):match("^%x+")), 16)
+        if size == nil or total + size > LONGEST_ANSWER then return "" end
+        if size == 0 then return table.concat(parts) end
+        parts[#parts + 1], total = socket:receive(size) or "", total + size
+        socket:receive("*l")
+    end
+end
+
+local function ask(txn, auth)
+    local socket = connect()
+    if socket == nil then return nil end
+    local status, headers, body
+    if socket:send(question(txn, auth)) then status, headers = read_head(socket) end
+    if status ~= nil and status ~= 200 and txn.sf:method() ~= "HEAD" then body = read_body(socket, headers) end
+    socket:close()
+    return status, headers, body
+end
+
+local function deny(txn, status, headers, body)
+    local answer = {}
+    for _, header in ipairs(headers) do
+        local name, value = header[1], header[2]
+        if not OF_ANSWER[name] then
+            answer[name] = answer[name] or {}
+            table.insert(answer[name], value)
+        end
+    end
+    txn:done(txn:reply({ status = status, headers = answer, body = body }))
+end
+
+-- The answer's headers go on to the backend. One that is named in the filter never comes from the client.
+local function take_over(txn, auth, headers)
+    for _, name in ipairs(auth.answer_list) do
+        if not OF_ANSWER[name] and name ~= "host" then txn.http:req_del_header(name) end
+    end
+    local seen = {}
+    for _, header in ipairs(headers) do
+        local name, value = header[1], header[2]
+        local is_wanted = auth.answer_headers[name] or (#auth.answer_list == 0 and not OF_BODY[name])
+        if is_wanted and not OF_ANSWER[name] and name ~= "host" then
+            if not seen[name] then txn.http:req_del_header(name) end
+            seen[name] = true
+            txn.http:req_add_header(name, value)
+        end
+    end
+end
+
+core.register_action("gwctl_ask", { "http-req" }, function(txn)
+    for _, auth in ipairs(parse_auths(txn:get_var("txn.auths"))) do
+        if auth.service == "!" then return deny(txn, 500, {}, "") end
+        local ok, status, headers, body = pcall(ask, txn, auth)
+        if not ok or status == nil then return deny(txn, 503, {}, "") end
+        if status ~= 200 then return deny(txn, status, headers, body or "") end
+        take_over(txn, auth, headers)
+    end
+    txn:set_var("txn.allowed", "1")
 end)
 
 -- Retries. An answer on the loop whose status a rule retries says "again", and what it is in truth in a header.

@@ -277,7 +277,16 @@ def _shares(rows: _Rows, row: str, target: str) -> Iterator[tuple[Share, str]]:
         yield Share(int(weight), name, slot, status=500 if name == ERROR_TARGET else None), filters
 
 
-FILTER_FIELDS = (Table.REQUEST_HEADERS, Table.RESPONSE_HEADERS, Table.LOCATIONS, None, Table.CORS, Table.MIRRORS, None)
+FILTER_FIELDS = (
+    Table.REQUEST_HEADERS,
+    Table.RESPONSE_HEADERS,
+    Table.LOCATIONS,
+    None,
+    Table.CORS,
+    Table.MIRRORS,
+    None,
+    Table.AUTHS,
+)
 """The tables that the fields of a row in ``filters`` lead to; None where the field is the value itself."""
 
 

@@ -1,8 +1,10 @@
 """The loop: a way from HAProxy back into HAProxy, for what one pass through the program cannot do.
 
-Two kinds of requests take it. A *copy* is sent by Lua to a Service that mirrors a request. An *attempt* is a request of
-a rule with retries: HAProxy's own retries, which the configuration decides, carry it around the loop, and what comes in
-there decides by the rule's row whether an answer is final. So codes, pauses and deadlines are data.
+Three kinds of requests take it. A *copy* is sent by Lua to a Service that mirrors a request. An *attempt* is a request
+of a rule with retries: HAProxy's own retries, which the configuration decides, carry it around the loop, and what comes
+in there decides by the rule's row whether an answer is final. So codes, pauses and deadlines are data.
+
+A *question* is Lua's too: whether a request may pass; it gets the answer as it is.
 
 What a request is there for stands in one header, which no backend sees. The surprising fact: an attempt that failed is
 answered by a status that means "again"; the last one gets its own status back where the loop began.
@@ -26,7 +28,9 @@ from gwctl.haproxy.action import (
 from gwctl.haproxy.names import ATTEMPTS, RETRY
 
 HEADER = "gwctl-loop"
-"""``copy|SERVICE|FILTERS``, or ``attempt|SERVICE|FILTERS|DEADLINE|ID`` with a time in milliseconds and a name."""
+"""``copy|SERVICE|FILTERS``, ``ask|SERVICE|-``, or ``attempt|SERVICE|FILTERS|DEADLINE|ID``.
+
+The deadline is a time in milliseconds, the id a name."""
 
 STATUS = "gwctl-status"
 """The header that holds the real status of an answer whose status says "again"."""
@@ -42,6 +46,7 @@ COPY_CONNECT_MILLISECONDS = 700
 
 _ATTEMPT = "{ var(txn.loop) -m beg attempt| }"
 _COPY = "{ var(txn.loop) -m beg copy| }"
+_ASK = "{ var(txn.loop) -m beg ask| }"
 _RETRY = found("retry")
 
 
@@ -84,6 +89,8 @@ def leave(services: str, filters: str) -> Iterator[Rule]:
     yield set_variable("filters", "var(txn.loop),field(3,|)")
     yield set_variable("row", f"var(txn.filters),map_str({filters})")
     yield set_variable("timeouts", f"str({COPY_MILLISECONDS}:{COPY_CONNECT_MILLISECONDS})", _COPY)
+    yield set_variable("timeouts", f"str({COPY_MILLISECONDS}:{COPY_CONNECT_MILLISECONDS})", _ASK)
+    yield when({"type": "allow"}, _ASK)
     yield from _attempt()
     yield when({"type": "allow"}, _ATTEMPT)
 

@@ -45,6 +45,7 @@ class Table(StrEnum):
     LOCATIONS = "gwctl-locations.map"
     CORS = "gwctl-cors.map"
     MIRRORS = "gwctl-mirrors.map"
+    AUTHS = "gwctl-auths.map"
     TCP = "gwctl-tcp.map"
     SERVICES = "gwctl-services.map"
 

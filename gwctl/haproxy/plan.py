@@ -186,6 +186,7 @@ _ROW_ORDER = (
     Table.LOCATIONS,
     Table.CORS,
     Table.MIRRORS,
+    Table.AUTHS,
     Table.FILTERS,
     Table.GROUPS,
     Table.PATHS_PREFIX,

@@ -287,7 +287,7 @@ def _http(layout: Layout, *, tls: bool = False) -> Section:
             *_find_backend(layout),
             *filter_request(layout.table),
         ],
-        "http_response_rule_list": [*grpc.note_answers(), *expose_headers(), *keep_session()],
+        "http_response_rule_list": [*grpc.note_answers(), *keep_session(), *expose_headers()],
         "http_after_response_rule_list": [*(_offer_http3() if tls and layout.http3 else ()), *change_response()],
     }
 

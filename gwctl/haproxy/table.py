@@ -31,7 +31,7 @@ from gwctl.haproxy.names import (
 )
 from gwctl.haproxy.state import Change, Protocol, Rows, ServerTLS
 from gwctl.routing.effect import WELL_KNOWN_PORTS, uri_path
-from gwctl.routing.filter import NO_FILTERS, Cors, Filters, HeaderFilter, Mirror, PathChange, Retry, Timeouts
+from gwctl.routing.filter import NO_FILTERS, Auth, Cors, Filters, HeaderFilter, Mirror, PathChange, Retry, Timeouts
 from gwctl.routing.rule import Backend, Candidate, Match, PathKey, Rule
 from gwctl.routing.session import Session
 from gwctl.routing.virtualhost import Frontend, FrontendKey, Paths, Routing, Scheme, SniRule, VirtualHost
@@ -428,7 +428,7 @@ def _compile_entry(candidate: Candidate, origin: Origin) -> tuple[str, list[Row]
 def _compile_filters(filters: Filters, matched: PathKey, origin: Origin) -> tuple[str, list[Row]]:
     """Give the key of a row in ``filters`` (empty for no filters) and the rows it needs, its own last.
 
-    The row is ``request headers|response headers|location|timeouts|cors|mirrors|retry``: keys of rows, but for timeouts
+    The row is ``request headers|response headers|location|timeouts|cors|mirrors|retry|auths``: keys, but for timeouts
     and retry, which are `_timeouts_field` and `_retry_field`. What is empty at the end is left out.
     """
     if filters == NO_FILTERS:
@@ -454,15 +454,24 @@ def _compile_filters(filters: Filters, matched: PathKey, origin: Origin) -> tupl
         key(Table.CORS, _cors_row(filters.cors)),
         key(Table.MIRRORS, "+".join(mirror(item) for item in filters.mirrors)),
         _retry_field(filters.retry, filters.timeouts),
+        key(Table.AUTHS, "+".join(_auth_row(auth, origin.side) for auth in filters.auths)),
     )
     return key(Table.FILTERS, "|".join(fields).rstrip("|")), rows
 
 
 def _services(rule: Rule, mode: str, side: Side) -> dict[str, Upstream]:
+    filters = (rule.filters, *map(rule.filters_of, rule.backends))
+    asked = {
+        _auth_key(auth, side): _upstream(auth.service, side)
+        for item in filters
+        for auth in item.auths
+        if auth.service is not None
+    }
     if rule.filters.redirect is not None:
-        return {}
-    mirrors = (mirror for item in (rule.filters, *map(rule.filters_of, rule.backends)) for mirror in item.mirrors)
+        return asked
+    mirrors = (mirror for item in filters for mirror in item.mirrors)
     return {
+        **asked,
         **{_mirror_key(mirror, side): _upstream(mirror.service, side) for mirror in mirrors},
         **{
             _backend_key(backend, mode, side): _upstream(backend.service, side)
@@ -571,6 +580,16 @@ def _cors_row(cors: Cors | None) -> str:
     lists = (cors.origins, cors.methods, cors.headers, cors.exposed)
     origins, *others = ("+".join("*" if value == "*" else encode(value) for value in values) for values in lists)
     return "|".join((origins, "1" if cors.credentials else "0", *others, str(cors.max_age)))
+
+
+def _auth_key(auth: Auth, side: Side) -> str:
+    return ERROR_TARGET if auth.service is None else service_key(_upstream(auth.service, side), auth.protocol or "http")
+
+
+def _auth_row(auth: Auth, side: Side) -> str:
+    """``SERVICE:PATH:HEADERS:ANSWER HEADERS``; lists are joined by ``&``."""
+    lists = ("&".join(map(encode, names)) for names in (auth.headers, auth.answer_headers))
+    return ":".join((_auth_key(auth, side), encode(auth.path), *lists))
 
 
 def _retry_field(retry: Retry | None, timeouts: Timeouts | None) -> str:

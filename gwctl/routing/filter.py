@@ -12,7 +12,9 @@ from typing import Literal
 
 from gwctl.api.httproute import (
     Fraction,
+    HTTPAuthConfig,
     HTTPCORSFilter,
+    HTTPExternalAuthFilter,
     HTTPHeaderFilter,
     HTTPPathModifier,
     HTTPRequestMirrorFilter,
@@ -21,7 +23,7 @@ from gwctl.api.httproute import (
     HTTPRouteTimeouts,
     duration_milliseconds,
 )
-from gwctl.graph.node import FilterNode, ServicePort
+from gwctl.graph.node import REFUSED, FilterNode, ServicePort
 
 PathChangeKind = Literal["full", "prefix"]
 
@@ -90,6 +92,21 @@ class Mirror:
 
 
 @dataclass(frozen=True, slots=True)
+class Auth:
+    """A Service that is asked whether a request may pass; None where the reference leads nowhere: then none may.
+
+    ``path`` goes before the request's. ``headers`` of the request are sent along, ``answer_headers`` of the answer go
+    on to the backend: all where there are none. Names are in lower case. ``protocol`` is as a mirror's.
+    """
+
+    service: ServicePort | None
+    path: str
+    headers: tuple[str, ...]
+    answer_headers: tuple[str, ...]
+    protocol: Literal["h2"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Retry:
     """When a request is tried again: ``attempts`` times at most, after a pause in milliseconds.
 
@@ -124,6 +141,7 @@ class Filters:
     cors: Cors | None = None
     mirrors: tuple[Mirror, ...] = ()
     retry: Retry | None = None
+    auths: tuple[Auth, ...] = ()
 
     def then(self, other: Filters) -> Filters:
         """Give the filters that do what these do and after them the others.
@@ -143,6 +161,7 @@ class Filters:
             other.cors or self.cors,
             () if redirect else self.mirrors + other._mirrors_after(self),
             other.retry or self.retry,
+            self.auths + other.auths,
         )
 
     def _mirrors_after(self, before: Filters) -> tuple[Mirror, ...]:
@@ -195,8 +214,12 @@ def _build_filter(node: FilterNode, kind: str) -> Filters:
         return Filters(redirect=_build_redirect(item.request_redirect))
     if item.url_rewrite is not None:
         return Filters(rewrite=Rewrite(item.url_rewrite.hostname or "", _build_path_change(item.url_rewrite.path)))
-    if item.request_mirror is not None and node.service is not None:
-        return Filters(mirrors=(_build_mirror(item.request_mirror, node.service, kind),))
+    # Where no TLS can be spoken that a policy wants, nothing is sent.
+    service = None if node.service is None or node.service.tls == REFUSED else node.service
+    if item.request_mirror is not None and service is not None:
+        return Filters(mirrors=(_build_mirror(item.request_mirror, service, kind),))
+    if item.external_auth is not None:
+        return Filters(auths=(_build_auth(item.external_auth, service, kind),))
     if item.cors is not None:
         return Filters(cors=_build_cors(item.cors))
     return NO_FILTERS
@@ -214,6 +237,17 @@ def choose_protocol(service: ServicePort, kind: str) -> Literal["h2"] | None:
 def _build_mirror(mirror: HTTPRequestMirrorFilter, service: ServicePort, kind: str) -> Mirror:
     fraction = mirror.fraction or Fraction(numerator=100 if mirror.percent is None else mirror.percent)
     return Mirror(service, fraction.numerator, fraction.denominator, NO_FILTERS, choose_protocol(service, kind))
+
+
+def _build_auth(auth: HTTPExternalAuthFilter, service: ServicePort | None, kind: str) -> Auth:
+    http = auth.http or HTTPAuthConfig()
+    path = (http.path or "").strip("/")
+    headers, answer_headers = (
+        tuple(sorted({name.lower() for name in names}))
+        for names in (http.allowed_headers, http.allowed_response_headers)
+    )
+    protocol = None if service is None else choose_protocol(service, kind)
+    return Auth(service, f"/{path}" if path else "", headers, answer_headers, protocol)
 
 
 def _build_cors(cors: HTTPCORSFilter) -> Cors:

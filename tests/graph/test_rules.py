@@ -124,9 +124,26 @@ def test_rule_without_backends_stands() -> None:
 REDIRECT = "filters: [{type: RequestRedirect, requestRedirect: {path: %s}}]"
 EXTENSION = "{type: ExtensionRef, extensionRef: {group: g, kind: K, name: n}}"
 
+AUTH = "{type: ExternalAuth, externalAuth: {backendRef: {name: s, port: 80}, %s}}"
+
+MANY = f"protocol: HTTP, http: {{allowedHeaders: [{', '.join('x' * 64 + str(n) for n in range(64))}]}}"
+
 UNSUPPORTED = [
     (f"filters: [{EXTENSION}]", "filters[0].type"),
     ("retry: {attempts: 101}", "retry.attempts"),
+    (f"filters: [{AUTH % 'protocol: GRPC, grpc: {}'}]", "filters[0].externalAuth.protocol"),
+    (
+        f"filters: [{AUTH % 'protocol: HTTP, http: {}, forwardBody: {maxSize: 1}'}]",
+        "filters[0].externalAuth.forwardBody",
+    ),
+    (
+        f"filters: [{AUTH % MANY}]",
+        "filters[0].externalAuth.http",
+    ),
+    (
+        f"filters: [{AUTH % 'protocol: HTTP, http: {allowedHeaders: [a b]}'}]",
+        "filters[0].externalAuth.http",
+    ),
     ("sessionPersistence: {}, retry: {}", "sessionPersistence"),
     ("sessionPersistence: {sessionName: 'a=b'}", "sessionPersistence.sessionName"),
     ("sessionPersistence: {sessionName: Cookie, type: Header}", "sessionPersistence.sessionName"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from gwctl.haproxy.lookup import FILTER_FIELDS
 from gwctl.haproxy.names import Table
 from gwctl.haproxy.state import State
 
@@ -47,12 +48,14 @@ def _check_entry(state: State, value: str, where: str) -> None:
 
 def _check_filters(state: State, name: str, where: str) -> None:
     assert name in state.tables[Table.FILTERS], f"{where} names filters {name}"
-    tables = (Table.REQUEST_HEADERS, Table.RESPONSE_HEADERS, Table.LOCATIONS, None, Table.CORS, Table.MIRRORS)
-    for table, key in zip(tables, state.tables[Table.FILTERS][name].split("|"), strict=False):
+    for table, key in zip(FILTER_FIELDS, state.tables[Table.FILTERS][name].split("|"), strict=False):
         assert not key or table is None or key in state.tables[table], f"filters {name} name {key} in {table}"
         if key and table is Table.MIRRORS:
             for mirror in state.tables[table][key].split("+"):
                 _check_share(state, mirror.partition(":")[2], f"mirrors {key}")
+        if key and table is Table.AUTHS:
+            for auth in state.tables[table][key].split("+"):
+                _check_share(state, auth.partition(":")[0], f"auths {key}")
 
 
 def _check_target(state: State, target: str, where: str) -> None:

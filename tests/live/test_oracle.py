@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from gwctl.graph.node import ServicePort
 from gwctl.routing.effect import answer_cors, change_headers, forward, redirect_location
 from gwctl.routing.matcher import Verdict, find_rule
 from gwctl.routing.request import Request
@@ -114,6 +115,8 @@ def _answers(
     received: Any = None
     if filters.cors is not None and request.preflight_method:
         status = 204
+    elif denied := [503 if auth.service else 500 for auth in filters.auths if _denies(auth.service)]:
+        status = denied[0]
     elif filters.redirect is not None:
         status = filters.redirect.status
         yield "location", response.headers.get("location"), redirect_location(filters.redirect, matched, request, port)
@@ -128,9 +131,17 @@ def _answers(
         yield "backend", received["name"], backend.service.name
         yield from _received(received, wanted)
         given = tuple(_asked_answer(wanted.headers))
+        session = verdict.candidate.rule.session
+        if session is not None and session.in_header:
+            given += ((session.name, response.headers.get(session.name, "none")),)
     there = [header for header in response.lines if header[0].startswith(("x-", "vary", "access-control-"))]
     answered = given if filters.cors is None else answer_cors(filters.cors, request, given)
     yield "response headers", _by_name(there), _by_name(change_headers(answered, filters.response_headers))
+
+
+def _denies(service: ServicePort | None) -> bool:
+    """Tell whether nobody answers a question; `EchoBackend` allows everything."""
+    return service is None or service.name == "empty"
 
 
 def _received(received: Any, wanted: Request) -> Iterator[tuple[str, object, object]]:
