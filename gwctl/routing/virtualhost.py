@@ -45,6 +45,11 @@ class Frontend:
     addresses: tuple[str, ...]
     listeners: tuple[ListenerNode, ...]
     slot: int | None = None
+    _owners: Mapping[str, ListenerKey] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        owners = {node.hostname or ANY_HOST: node.key for node in self.listeners}
+        object.__setattr__(self, "_owners", owners)
 
     @property
     def key(self) -> FrontendKey:
@@ -67,8 +72,19 @@ class Frontend:
 
     def owner(self, host: str) -> ListenerKey | None:
         """Give the listener with the most specific hostname that covers ``host`` (which may be a wildcard itself)."""
-        covering = [node for node in self.listeners if covers(node.hostname or ANY_HOST, host)]
-        return max(covering, key=lambda node: specificity(node.hostname or ANY_HOST)).key if covering else None
+        owners = self._owners
+        if host in owners:
+            return owners[host]
+        dot = host.find(".")
+        while dot >= 0:
+            if (wildcard := f"*{host[dot:]}") in owners:
+                return owners[wildcard]
+            dot = host.find(".", dot + 1)
+        return owners.get(ANY_HOST)
+
+    def is_own(self, host: VirtualHost) -> bool:
+        """Tell whether a host is the very hostname of its listener."""
+        return self._owners.get(host.host) == host.listener
 
 
 class FrontendKey(NamedTuple):
@@ -227,7 +243,7 @@ def _build_changed(graph: Graph, previous: Routing, changed: frozenset[Ref]) -> 
             touched.add((host, path))
         for host, frontend in places.items():
             of_frontend = dict(hosts[frontend])
-            if paths[host] or _is_listeners_own(frontends[frontend], host):
+            if paths[host] or frontends[frontend].is_own(host):
                 of_frontend[host.host] = host
             else:
                 of_frontend.pop(host.host, None)
@@ -257,10 +273,6 @@ def _differing(before: Mapping[Ref, Certificate], after: Mapping[Ref, Certificat
     if before is after:
         return []
     return [ref for ref in before.keys() | after.keys() if before.get(ref) != after.get(ref)]
-
-
-def _is_listeners_own(frontend: Frontend, host: VirtualHost) -> bool:
-    return any(node.key == host.listener and (node.hostname or ANY_HOST) == host.host for node in frontend.listeners)
 
 
 def _in_order(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:

@@ -31,11 +31,11 @@ def build_gateways(outcome: Outcome, before: Outcome | None) -> Iterator[tuple[R
     for ref in before.graph.gateways.keys() - graph.gateways.keys() if before is not None else ():
         yield ref, None
     for ref, node in graph.gateways.items():
-        if before is None or sources_of(before, ref) != sources_of(outcome, ref):
+        if before is None or _sources(before, ref) != _sources(outcome, ref):
             yield ref, _build_gateway(outcome, node)
 
 
-def sources_of(outcome: Outcome, ref: Ref) -> tuple[object, ...]:
+def _sources(outcome: Outcome, ref: Ref) -> tuple[object, ...]:
     """All that the status of a Gateway is made of; graphs are compared by the identity of their nodes."""
     node = outcome.graph.gateways.get(ref)
     applied = outcome.applied.gateways.get(ref) if outcome.applied is not None else None

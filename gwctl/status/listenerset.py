@@ -21,8 +21,6 @@ from gwctl.status.gateway import (
     find_waiting,
     is_same,
     name_listeners,
-    served_by,
-    sources_of,
 )
 from gwctl.status.outcome import Outcome
 from gwctl.status.status import Status
@@ -38,27 +36,60 @@ def build_listener_sets(outcome: Outcome, before: Outcome | None) -> Iterator[tu
         for ref in before.graph.orphans.keys() - graph.orphans.keys() - graph.listener_sets.keys():
             yield ref, None
     for node in graph.gateways.values():
-        if node.listener_sets and (before is None or _sources(before, node) != _sources(outcome, node)):
-            yield from _build_sets(outcome, node)
+        if node.listener_sets:
+            affected = _find_affected(outcome, before, node)
+            if affected is None or affected:
+                yield from _build_sets(outcome, node, affected)
 
 
-def _sources(outcome: Outcome, gateway: GatewayNode) -> tuple[object, ...]:
-    stale = tuple(outcome.stale.get(node.ref) for node in gateway.listener_sets) if outcome.stale else ()
-    return (*sources_of(outcome, gateway.ref), stale)
+def _find_affected(outcome: Outcome, before: Outcome | None, node: GatewayNode) -> frozenset[str] | None:
+    """Find the ListenerSets of a Gateway whose statuses may have changed; None for all.
+
+    A route that comes or goes makes another node of each listener that counts it, and leaves all others as they are.
+    """
+    old = before.graph.gateways.get(node.ref) if before is not None else None
+    if (
+        before is None
+        or old is None
+        or old.listener_sets is not node.listener_sets
+        or old.problems is not node.problems
+    ):
+        return None
+    refs = [item.ref for item in node.listener_sets] if outcome.stale or before.stale else []
+    if any(outcome.stale.get(ref) != before.stale.get(ref) for ref in refs):
+        return None
+    served, was_served = _applied(outcome, node.ref), _applied(before, node.ref)
+    is_same_size = len(node.listeners) == len(old.listeners) and len(served) == len(was_served)
+    if not is_same_size or outcome.addresses.get(node.ref) != before.addresses.get(node.ref):
+        return None
+    pairs = (*zip(node.listeners, old.listeners, strict=True), *zip(served, was_served, strict=True))
+    changed = {key for now, was in pairs if now is not was for key in (now.key, was.key)}
+    changed |= {key for key, _ in outcome.refused.items() ^ before.refused.items()}
+    return frozenset(key.listener_set for key in changed)
 
 
-def _build_sets(outcome: Outcome, node: GatewayNode) -> Iterator[tuple[Ref, Status]]:
-    applied = outcome.applied.gateways.get(node.ref) if outcome.applied is not None else None
-    served, declared = served_by(applied), declared_by(node)
-    for listener_set in node.listener_sets:
-        yield listener_set.ref, _build_set(outcome, listener_set, declared[listener_set.ref], served)
+def _applied(outcome: Outcome, gateway: Ref) -> tuple[ListenerNode, ...]:
+    node = outcome.applied.gateways.get(gateway) if outcome.applied is not None else None
+    return node.listeners if node is not None else ()
+
+
+def _build_sets(outcome: Outcome, node: GatewayNode, affected: frozenset[str] | None) -> Iterator[tuple[Ref, Status]]:
+    served = {listener.key: listener for listener in _applied(outcome, node.ref)}
+    declared = declared_by(node)
+    for item in node.listener_sets:
+        if affected is None or f"{item.ref.namespace}/{item.ref.name}" in affected:
+            yield item.ref, _build_set(outcome, item, declared[item.ref], served)
 
 
 def _build_orphan(node: ListenerSetNode) -> Status:
     accepted = judge("Accepted", select(node.problems, "Accepted"), "")
-    return Status(
-        node.resource.metadata.uid, node.resource.metadata.generation, (accepted, replace(accepted, type="Programmed"))
-    )
+    return Status(node.resource.metadata.uid, node.resource.metadata.generation, (accepted, _follow(accepted)))
+
+
+def _follow(accepted: Condition) -> Condition:
+    """Give ``Programmed`` where a ListenerSet is not accepted: for the same reason."""
+    reason = "ParentNotProgrammed" if accepted.reason == "ParentNotAccepted" else accepted.reason
+    return replace(accepted, type="Programmed", reason=reason)
 
 
 def _build_set(
@@ -95,7 +126,7 @@ def _program(
     accepted: Condition,
 ) -> Condition:
     if accepted.status == "False":
-        return replace(accepted, type="Programmed")
+        return _follow(accepted)
     if refusal := find_refusal(outcome, declared.listeners):
         return refusal
     if waiting := find_waiting(declared.listeners):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gwctl.routing.rule import PathKey
-from gwctl.routing.virtualhost import FrontendKey, Routing, VirtualHost, covers, specificity
+from gwctl.routing.virtualhost import ANY_HOST, FrontendKey, Routing, VirtualHost, covers, specificity
 from gwctl.runtime.pipeline import advance
 from tests.manifests import (
     CONTROLLER,
@@ -150,3 +150,18 @@ def test_what_differs_from_the_last_routing_is_said(random: Random) -> None:
             old, now = before.paths.get(host, {}), after.paths.get(host, {})
             differing = {(host, path) for path in {*old, *now} if old.get(path) != now.get(path)}
             assert differing <= after.changed
+
+
+@settings(deadline=None)
+@given(
+    st.sets(st.sampled_from(["", "*.a.test", "*.x.a.test", "*.test", "a.test", "x.a.test", "b.test"]), min_size=1),
+    st.sampled_from(
+        ["a.test", "x.a.test", "y.x.a.test", "b.test", "*.a.test", "*.y.x.a.test", "*", "test", ".a.test", ""]
+    ),
+)
+def test_a_host_is_the_most_specific_listeners(hostnames: set[str], host: str) -> None:
+    listeners = [listener(f"l{index}", 80, hostname) for index, hostname in enumerate(sorted(hostnames))]
+    (frontend,) = build_pipeline([gateway_class(), gateway(listeners)]).routing.frontends.values()
+    covering = [node for node in frontend.listeners if covers(node.hostname or ANY_HOST, host)]
+    best = max(covering, key=lambda node: specificity(node.hostname or ANY_HOST), default=None)
+    assert frontend.owner(host) == (best.key if best is not None else None)

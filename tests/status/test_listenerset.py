@@ -137,7 +137,7 @@ def test_a_set_that_is_not_let_in_has_no_listeners() -> None:
 
 def test_a_gateway_that_is_not_accepted_says_so_in_its_sets() -> None:
     outcome = served(graph_of(gateway("[{name: udp, port: 53, protocol: UDP}]", ALL) + listener_set()))
-    assert of_set(outcome) == {"Accepted": "False/ParentNotAccepted", "Programmed": "False/ParentNotAccepted"}
+    assert of_set(outcome) == {"Accepted": "False/ParentNotAccepted", "Programmed": "False/ParentNotProgrammed"}
     assert of_listener(outcome)["Programmed"] == "False/Invalid"
 
 
@@ -145,7 +145,7 @@ def test_a_set_whose_gateway_goes_is_told_so_once() -> None:
     before = build_statuses(served(graph()))
     orphaned = served(graph_of(listener_set()))
     after = build_statuses(orphaned, before)
-    gone = {"Accepted": "False/ParentNotAccepted", "Programmed": "False/ParentNotAccepted"}
+    gone = {"Accepted": "False/ParentNotAccepted", "Programmed": "False/ParentNotProgrammed"}
     assert words(after.by_ref[SET_REF].conditions) == gone
     assert "there is no Gateway default/gw" in message(after.by_ref[SET_REF].conditions, "Accepted")
     # Others, and who starts anew, do not know whose it was.
@@ -185,6 +185,34 @@ def test_statuses_step_by_step_are_those_of_all_at_once() -> None:
         anew = build_statuses(served(build_graph(snapshot, CONTROLLER)))
         kept = {ref: status for ref, status in statuses.by_ref.items() if ref not in one.orphans}
         assert kept == dict(anew.by_ref)
+
+
+def test_step_by_step_with_routes_what_is_served_refused_and_reachable() -> None:
+    more = listener_set(ADDED.replace("set.test", "more.test")).replace("name: set", "name: more")
+    route = "{kind: HTTPRoute, metadata: {name: r}, spec: {parentRefs: [{kind: ListenerSet, name: set}]}}\n---\n"
+    (added,) = read_all(route)
+    snapshot = Snapshot.of(read_all(GATEWAY + listener_set() + more))
+    one = build_graph(snapshot, CONTROLLER)
+    other = build_graph(snapshot.apply({added.ref: added}), CONTROLLER, one, frozenset({added.ref}))
+    back = build_graph(snapshot, CONTROLLER, other, frozenset({added.ref}))
+    refused = {KEY: "cannot bind"}
+    stale = {SET_REF: Stale(9, (fall_back(SET_REF, "spec.listeners", "must not be empty"),))}
+    statuses = build_statuses(served(one))
+    assert len([ref for ref in statuses.by_ref if ref.kind == "ListenerSet"]) == 2
+    for outcome in (
+        served(other, applied=one),
+        served(other, applied=None),
+        served(other),
+        served(back, applied=other, refused=refused),
+        served(back, refused=refused),
+        served(back),
+        served(back, addresses={}),
+        served(back, stale=stale),
+        served(back),
+        served(other),
+    ):
+        statuses = build_statuses(outcome, statuses)
+        assert same(statuses, build_statuses(outcome))
 
 
 def test_an_older_crd_is_not_written_again_and_again_for_a_field_that_it_lacks() -> None:
