@@ -57,7 +57,8 @@ async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
 
 
 def is_told(manifest: dict[str, Any]) -> bool:
-    return manifest["kind"] in ("GatewayClass", "Gateway") or manifest["kind"].endswith("Route")
+    own = ("GatewayClass", "Gateway", "ListenerSet", "BackendTLSPolicy")
+    return manifest["kind"] in own or manifest["kind"].endswith("Route")
 
 
 def transplant(lab: Lab, name: str) -> list[dict[str, Any]]:
@@ -73,7 +74,8 @@ def transplant(lab: Lab, name: str) -> list[dict[str, Any]]:
             metadata["namespace"] = lab.namespace
         if item["kind"] == "Gateway":
             item["spec"]["gatewayClassName"] = f"{lab.namespace}-{item['spec']['gatewayClassName']}"
-        for parent in item.get("spec", {}).get("parentRefs", ()):
+        spec = item.get("spec", {})
+        for parent in (*spec.get("parentRefs", ()), spec.get("parentRef", {})):
             parent.pop("namespace", None)
     return found
 
