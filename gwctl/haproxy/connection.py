@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from typing import get_args
 
 from gwctl.haproxy.action import Rule, found, when
-from gwctl.haproxy.host import as_tcp, find_row
 from gwctl.haproxy.names import DEFAULTS_TCP_SLOT, to_inner_name
 from gwctl.haproxy.state import Section
-from gwctl.haproxy.table import INNER_SIGN
 from gwctl.routing.virtualhost import Inner
 
 INNERS: tuple[Inner, ...] = get_args(Inner)
@@ -38,27 +36,30 @@ def route_tcp(table: str, services: str) -> Iterator[Rule]:
     yield from _lead_to_service(services)
 
 
-def route_handshakes(table: str, services: str) -> Iterator[Rule]:
+def route_handshakes(services: str) -> Iterator[Rule]:
     """Rules that read the name in a handshake, and lead the connection to a Service or to an inner frontend."""
     yield {"type": "inspect-delay", "timeout": HELLO_TIMEOUT}
     yield _content("reject", "!{ req.ssl_hello_type 1 }")
     # The condition is what waits until the whole message has come.
-    name = "req.ssl_sni,lower,rtrim(.)"
-    yield from as_tcp(find_row(table, name, "entry", condition="{ req.ssl_sni -m found }"), "content")
-    yield _content("reject", f"!{found('entry')}")
+    yield _set("name", "req.ssl_sni,lower,rtrim(.)", "{ req.ssl_sni -m found }")
+    yield from _find_row()
     is_inner = found("inner")
-    yield _set("inner", "var(txn.entry),bytes(1)", f"{{ var(txn.entry) -m beg {INNER_SIGN} }}")
-    yield _set("backend", "fe_name,concat(.to-,txn.inner)", is_inner)
     yield {**_content("set-log-level", is_inner), "log_level": "silent"}
     yield _content("accept", is_inner)
     yield from _lead_to_service(services)
 
 
-def route_terminated(table: str, services: str) -> Iterator[Rule]:
+def route_terminated(services: str) -> Iterator[Rule]:
     """Rules that lead a connection, whose TLS has been terminated, to a Service by the name in its handshake."""
-    yield from as_tcp(find_row(table, "ssl_fc_sni,lower,rtrim(.)", "entry"), "content")
-    yield _content("reject", f"!{found('entry')}")
+    yield _set("name", "ssl_fc_sni,lower,rtrim(.)")
+    yield from _find_row()
     yield from _lead_to_service(services)
+
+
+def _find_row() -> Iterator[Rule]:
+    """Let Lua find the row of a name in ``sni``."""
+    yield {**_content("lua"), "lua_action": "gwctl_name"}
+    yield _content("reject", f"!{found('entry')}")
 
 
 def _lead_to_service(services: str) -> Iterator[Rule]:

@@ -14,6 +14,7 @@
 local groups = Map.new("@GROUPS@", Map._str)
 local services = Map.new("@SERVICES@", Map._str)
 local paths_prefix = Map.new("@PATHS_PREFIX@", Map._beg)
+local sni = Map.new("@SNI@", Map._str)
 
 local CACHE_LIMIT = 10000
 
@@ -255,6 +256,26 @@ core.register_action("gwctl_pick", { "http-req", "tcp-req" }, function(txn)
 end)
 
 -- Gives a client the token of the server that has answered, where it has not got it already.
+-- The row of the name in a handshake: by the exact name, then by ever shorter "*.suffix", then "*". Where it names an inner
+-- frontend, the way there. In Lua because rules that wait for a handshake are written into each frontend: they must be few.
+core.register_action("gwctl_name", { "tcp-req" }, function(txn)
+    local frontend, name = txn.f:fe_name(), txn:get_var("txn.name") or ""
+    local entry, suffix = sni:lookup(frontend .. "/" .. name), name
+    while entry == nil do
+        suffix = suffix:match("^[^.]*%.(.+)$")
+        if suffix == nil then break end
+        entry = sni:lookup(frontend .. "/_." .. suffix)
+    end
+    entry = entry or sni:lookup(frontend .. "/_")
+    if entry == nil then return end
+    txn:set_var("txn.entry", entry)
+    local inner = entry:match("^@INNER_SIGN@(.*)$")
+    if inner ~= nil then
+        txn:set_var("txn.inner", inner)
+        txn:set_var("txn.backend", frontend .. "@TO_INNER@" .. inner)
+    end
+end)
+
 core.register_action("gwctl_session", { "http-res" }, function(txn)
     local server = txn.sf:srv_name()
     if server == "" or server == txn:get_var("txn.server") then return end

@@ -17,7 +17,7 @@ from gwctl.haproxy.action import answer, found, set_header, set_variable, when
 from gwctl.haproxy.connection import INNERS, hand_over, route_handshakes, route_tcp, route_terminated
 from gwctl.haproxy.encoding import SLASH, content_id
 from gwctl.haproxy.filtering import IS_ERROR, change_copy, change_response, expose_headers, filter_request, set_timeouts
-from gwctl.haproxy.host import as_tcp, find_row
+from gwctl.haproxy.host import as_session, find_row
 from gwctl.haproxy.names import (
     ATTEMPTS,
     DEFAULTS_HTTP,
@@ -38,11 +38,12 @@ from gwctl.haproxy.names import (
     frontend_name,
     inner_name,
     listener_slot_name,
+    to_inner_name,
 )
 from gwctl.haproxy.persistence import keep_session, use_server
 from gwctl.haproxy.socket import abstract_socket, configured
 from gwctl.haproxy.state import CrtEntry, Section, SectionKey, SectionKind
-from gwctl.haproxy.table import CONNECT_TIMEOUT, NO_LIMIT
+from gwctl.haproxy.table import CONNECT_TIMEOUT, INNER_SIGN, NO_LIMIT
 from gwctl.routing.virtualhost import Frontend, Inner
 
 PATH_BYTES = 1_100
@@ -107,6 +108,9 @@ def lua_text(layout: Layout) -> str:
         "SERVICES": layout.table(Table.SERVICES),
         "GROUPS": layout.table(Table.GROUPS),
         "PATHS_PREFIX": layout.table(Table.PATHS_PREFIX),
+        "SNI": layout.table(Table.SNI),
+        "INNER_SIGN": INNER_SIGN,
+        "TO_INNER": to_inner_name("", ""),
         "LOOP": abstract_socket(layout.maps),
         "LOOP_HEADER": loop.HEADER,
         "STATUS_HEADER": loop.STATUS,
@@ -139,7 +143,7 @@ def program_sections(layout: Layout) -> dict[SectionKey, Section]:
             _http(layout, tls=True),
             _connections(DEFAULTS_TCP, route_tcp(layout.table(Table.TCP), services)),
             _connections(DEFAULTS_SNI, ()),
-            _connections(DEFAULTS_TLS, route_terminated(layout.table(Table.SNI), services)),
+            _connections(DEFAULTS_TLS, route_terminated(services)),
             _http_slot(),
             _tcp_slot(),
             _loop_defaults(),
@@ -177,7 +181,7 @@ def _frontend(
     binds = [{**_at(address, port), **tls} for address in addresses]
     if mode == "https":
         binds += _quic(name, addresses, port, layout)
-    look = route_handshakes(layout.table(Table.SNI), layout.table(Table.SERVICES)) if mode == "tls" else ()
+    look = route_handshakes(layout.table(Table.SERVICES)) if mode == "tls" else ()
     yield _bound(name, _DEFAULTS[mode], binds, look)
     if mode != "tls":
         return
@@ -315,7 +319,7 @@ def _find_listener(layout: Layout) -> Iterator[dict[str, Any]]:
         *find_row(layout.table(Table.HOSTS), "ssl_fc_sni,lower", "vhost", scope="sess"),
         set_variable("listener", f"var(sess.vhost),{_LISTENER}", "", "sess"),
     ]
-    return as_tcp(rules, "session")
+    return as_session(rules)
 
 
 _LISTENER = "field(1,/,3)"
