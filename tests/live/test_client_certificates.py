@@ -11,6 +11,7 @@ import pytest
 
 from gwctl.graph.authority import join_authorities
 from gwctl.graph.node import Authorities
+from gwctl.haproxy.names import authorities_name, crt_list_name, frontend_name
 from gwctl.routing.request import Request
 from tests.certificates import make_authority, make_pair
 from tests.harness import DataPlane, EchoBackend, free_port
@@ -64,12 +65,14 @@ async def let_in(port: int) -> tuple[bool, ...]:
     return tuple(status == 200 for status in found)
 
 
-async def until_crt_lists_name(dataplane: DataPlane, authority: str) -> None:
-    """Wait until the crt-lists that HAProxy starts from name an authority."""
+async def until_files_have(dataplane: DataPlane, port: int, authority: str) -> None:
+    """Wait until the crt-list from which HAProxy would start at a port names one authority and no other."""
     trusted = join_authorities([(authority,)])
     assert isinstance(trusted, Authorities)
+    name = crt_list_name(frontend_name("default", "gateway", port))
+    (path,) = dataplane.folder.rglob(name)
     async with asyncio.timeout(20):
-        while not any(trusted.identity in path.read_text() for path in dataplane.folder.rglob("*.crt-list")):  # noqa: ASYNC110
+        while f"[ca-file {authorities_name(trusted.identity)} verify required]" not in path.read_text():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 
@@ -129,7 +132,8 @@ async def test_who_is_let_in_and_what_changes_at_runtime(dataplane: DataPlane, t
             assert await let_in(port) == (True, False, False)
             assert (await dataplane.worker(), await dataplane.reloads()) == (worker, reloads)
             assert "gwctl_drift_repaired_total{" not in await gwctl.metrics()
-            await until_crt_lists_name(dataplane, make_authority("staff"))
+            await until_files_have(dataplane, port, make_authority("staff"))
+            await gwctl.until_file_says(f"127.0.0.1:{web.port}")
         await dataplane.restart_haproxy()
         assert await let_in(port) == (True, False, False)
         async with Gwctl(dataplane, tmp_path / "manifests", *manifests):
