@@ -181,7 +181,8 @@ class _Explanation:
             return False
         yield _line("certificate", ", ".join(str(item.secret) for item in certificates))
         if meant in self.routing.client_authorities:
-            yield _line("", "clients must show one themselves, of an authority that the Gateway trusts")
+            rule = "may show one" if frontend.falls_back else "must show one themselves"
+            yield _line("", f"clients {rule}, of an authority that the Gateway trusts")
         if verdict.host is not None and verdict.host.listener != meant:
             other = _listener(verdict.host.listener)
             yield _line("then", f"421: the handshake was for listener {_listener(meant)}, the host is one of {other}")

@@ -433,7 +433,7 @@ def _escape(text: str) -> str:
 
 
 def _read_entry(item: Mapping[str, Json]) -> CrtEntry:
-    """Read an entry of a crt-list; of its settings only the authorities that clients are verified by are ours."""
+    """Read an entry of a crt-list; of its settings only how clients are verified is ours."""
     words = str(item.get("ssl_bind_config") or "").strip("[] ").split()
     authorities = words[words.index("ca-file") + 1] if "ca-file" in words[:-1] else ""
-    return CrtEntry(str(item["file"]), tuple(sorted(item.get("sni_filter") or ())), authorities)
+    return CrtEntry(str(item["file"]), tuple(sorted(item.get("sni_filter") or ())), authorities, "optional" in words)

@@ -29,10 +29,9 @@ INSECURE = "AllowInsecureFallback"
 def resolve_client_authorities(
     gateway: GatewayNode, snapshot: Snapshot, found: list[Problem]
 ) -> Mapping[ListenerKey, Authorities | None]:
-    """Give the authorities of every listener whose clients must show a certificate; None where nobody can.
+    """Give the authorities of every listener whose clients are asked for a certificate; None where none can be good.
 
-    What is wrong is added to ``found``. A listener that falls back to clients without a certificate is not among them:
-    whatever a client shows would change nothing, so nothing is asked for.
+    What is wrong is added to ``found``. Those of a port that `falls_back` are among them.
     """
     resource, ref = gateway.resource, gateway.ref
     for path, validation in _validations(resource):
@@ -50,9 +49,14 @@ def resolve_client_authorities(
             elif trusted is None:
                 message = f"{path} of {ref} leads to no CA certificate, so the listener lets nobody in"
                 found.append(problem.no_valid_ca_certificate(owner, OF_PARENT, message, name))
-            if trusted is None or validation.mode != INSECURE:
-                by_listener[listener.key] = trusted
+            by_listener[listener.key] = trusted
     return by_listener
+
+
+def falls_back(gateway: Gateway, port: int) -> bool:
+    """Tell whether clients of a port are let in whatever they show when they are asked for a certificate."""
+    settings = _settings(gateway, port)
+    return settings is not None and settings[1].mode == INSECURE
 
 
 def config_maps_of(gateway: Gateway, snapshot: Snapshot) -> Iterator[Ref]:

@@ -42,7 +42,7 @@ def compile_crt_lists(routing: Routing, refused: Collection[str] = ()) -> CrtLis
             continue
         by_sni = (VirtualHost(rule.listener, name) for name, rule in routing.sni.get(key, {}).items())
         deeper = _find_deeper(frontend, (*routing.hosts.get(key, {}).values(), *by_sni))
-        names: dict[str, dict[tuple[str, str], list[str]]] = {}
+        names: dict[str, dict[tuple[str, str, bool], list[str]]] = {}
         for node in frontend.listeners:
             if node.tls != "Terminate":
                 continue
@@ -60,7 +60,8 @@ def compile_crt_lists(routing: Routing, refused: Collection[str] = ()) -> CrtLis
             if trusted is not None and usable:
                 authorities[verified] = Sensitive(trusted.pem)
             for certificate, filters in choose_certificates(frontend, node, usable, deeper.get(node.key, ())):
-                of_list.setdefault((certificate_name(certificate.identity), verified), []).extend(filters)
+                served = (certificate_name(certificate.identity), verified, bool(verified) and frontend.falls_back)
+                of_list.setdefault(served, []).extend(filters)
         for name, of_list in names.items():
             lists[name] = frozenset(entry for item in of_list.items() for entry in _split(*item))
     return CrtLists(lists, certificates, authorities)
@@ -116,15 +117,15 @@ def _is_made_for(pattern: str, name: str) -> bool:
     return pattern.startswith("*.") and not name.startswith("*") and name.partition(".")[2] == pattern[2:]
 
 
-def _split(served: tuple[str, str], filters: Iterable[str]) -> Iterator[CrtEntry]:
-    certificate, authorities = served
+def _split(served: tuple[str, str, bool], filters: Iterable[str]) -> Iterator[CrtEntry]:
+    certificate, authorities, falls_back = served
     part: list[str] = []
     length = 0
     for name in sorted(set(filters)):
         if part and length + len(name) > ENTRY_LIMIT:
-            yield CrtEntry(certificate, tuple(part), authorities)
+            yield CrtEntry(certificate, tuple(part), authorities, falls_back)
             part, length = [], 0
         part.append(name)
         length += len(name) + 1
     if part:
-        yield CrtEntry(certificate, tuple(part), authorities)
+        yield CrtEntry(certificate, tuple(part), authorities, falls_back)

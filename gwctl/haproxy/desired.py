@@ -215,10 +215,12 @@ def _build_sections(
     own = (frontend for frontend in routing.frontends.values() if not frontend.slot)
     for frontend in own:
         sections.update(frontend_sections(frontend, layout))
+    falling_back = {frontend.slot for frontend in routing.frontends.values() if frontend.falls_back}
     for listener_mode, size in listener_sizes.items():
         first = SLOT_RANGES[listener_mode].first
         for number in range(size):
-            sections.update(listener_slot_sections(listener_mode, first + number, layout))
+            port = first + number
+            sections.update(listener_slot_sections(listener_mode, port, layout, falls_back=port in falling_back))
     for mode in MODES:
         sections.update(slot_section(slot_name(mode, number), mode) for number in range(1, sizes[mode] + 1))
     return sections

@@ -55,6 +55,8 @@ _CIPHERS = ":".join(
     for key in ("ECDSA", "RSA")
 )
 _HTTP_ALPN = "h2,http/1.1"
+_ANY_CERTIFICATE = {"ca_ignore_err": "all", "crt_ignore_err": "all"}
+"""What a bind ignores of clients' certificates, where crt-list entries ask for one and none is needed."""
 _CIPHERSUITES = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 
 _LUA = files(__package__).joinpath("gwctl.lua").read_text(encoding="utf-8")
@@ -157,12 +159,19 @@ def program_sections(layout: Layout) -> dict[SectionKey, Section]:
 def frontend_sections(frontend: Frontend, layout: Layout) -> Iterator[tuple[SectionKey, Section]]:
     """Give the sections of one port of a Gateway, bound to its real port; the frontend itself comes first."""
     name = frontend_name(*frontend.key)
-    return _frontend(name, frontend.mode, frontend.addresses or layout.listen, frontend.port, layout)
+    return _frontend(
+        name, frontend.mode, frontend.addresses or layout.listen, frontend.port, layout, frontend.falls_back
+    )
 
 
-def listener_slot_sections(mode: Mode, port: int, layout: Layout) -> Iterator[tuple[SectionKey, Section]]:
-    """Give a listener slot: frontends that serve nothing until rows name them."""
-    return _frontend(listener_slot_name(port), mode, layout.listen, port, layout)
+def listener_slot_sections(
+    mode: Mode, port: int, layout: Layout, *, falls_back: bool = False
+) -> Iterator[tuple[SectionKey, Section]]:
+    """Give a listener slot: frontends that serve nothing until rows name them.
+
+    ``falls_back``: clients are let in whatever certificate they show, which HAProxy decides for a bind and not by data.
+    """
+    return _frontend(listener_slot_name(port), mode, layout.listen, port, layout, falls_back)
 
 
 _DEFAULTS: dict[Mode, str] = {
@@ -175,12 +184,13 @@ _INNER_DEFAULTS: dict[Inner, str] = {"https": DEFAULTS_HTTPS, "tls": DEFAULTS_TL
 
 
 def _frontend(
-    name: str, mode: Mode, addresses: tuple[str, ...], port: int, layout: Layout
+    name: str, mode: Mode, addresses: tuple[str, ...], port: int, layout: Layout, falls_back: bool
 ) -> Iterator[tuple[SectionKey, Section]]:
-    tls = _tls(name, layout, _HTTP_ALPN) if mode == "https" else {}
-    binds = [{**_at(address, port), **tls} for address in addresses]
+    clients = _ANY_CERTIFICATE if falls_back else {}
+    binds = [_at(address, port) for address in addresses]
     if mode == "https":
-        binds += _quic(name, addresses, port, layout)
+        binds = [{**bind, **_tls(name, layout, _HTTP_ALPN)} for bind in binds]
+        binds = [{**bind, **clients} for bind in (*binds, *_quic(name, addresses, port, layout))]
     look = route_handshakes(layout.table(Table.SERVICES)) if mode == "tls" else ()
     yield _bound(name, _DEFAULTS[mode], binds, look)
     if mode != "tls":
@@ -190,10 +200,11 @@ def _frontend(
         socket = configured(abstract_socket(layout.maps, to))
         backend = hand_over(name, inner, socket)
         yield SectionKey(SectionKind.BACKENDS, backend["name"]), backend
-        bind = {"address": socket, "accept_proxy": True, **_tls(to, layout, _HTTP_ALPN if inner == "https" else "")}
-        # There is no frontend that looks at handshakes of QUIC first: names that others terminate are refused there.
-        more = _quic(to, addresses, port, layout) if inner == "https" else ()
-        yield _bound(to, _INNER_DEFAULTS[inner], [bind, *more])
+        binds = [{"address": socket, "accept_proxy": True, **_tls(to, layout, _HTTP_ALPN if inner == "https" else "")}]
+        if inner == "https":
+            # No frontend looks at handshakes of QUIC first: names that others terminate are refused there.
+            binds = [{**bind, **clients} for bind in (*binds, *_quic(to, addresses, port, layout))]
+        yield _bound(to, _INNER_DEFAULTS[inner], binds)
 
 
 def _at(address: str, port: int) -> dict[str, Any]:

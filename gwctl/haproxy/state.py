@@ -100,16 +100,19 @@ class CrtEntry(NamedTuple):
     """An entry of a crt-list: the names that a certificate is served to, sorted; ``*`` is for all others.
 
     ``authorities``: the name of the set that clients must have a certificate of; empty: they need none.
+    ``falls_back``: they are asked, but any is good, and none too, for the bind ignores what is wrong.
     """
 
     certificate: str
     filters: tuple[str, ...]
     authorities: str = ""
+    falls_back: bool = False
 
     @property
     def options(self) -> str:
         """The settings of its handshakes, in HAProxy's words."""
-        return f"ca-file {self.authorities} verify required" if self.authorities else ""
+        verify = "optional" if self.falls_back else "required"
+        return f"ca-file {self.authorities} verify {verify}" if self.authorities else ""
 
     def __str__(self) -> str:
         return " ".join((self.certificate, *((f"[{self.options}]",) if self.authorities else ()), *self.filters))

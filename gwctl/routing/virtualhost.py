@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from gwctl.api.ref import Ref
+from gwctl.graph.clientcertificate import falls_back
 from gwctl.graph.gatewayservice import Mode, common_mode, slot_mode_of
 from gwctl.graph.node import (
     Authorities,
@@ -36,6 +37,7 @@ class Frontend:
     """One port of one Gateway. ``addresses`` is empty for all. ``listeners`` are the accepted ones, by name.
 
     ``slot`` is the port of the pods that the Gateway's Service leads to, None where the frontend binds its own port.
+    ``falls_back``: clients that are asked for a certificate may show any or none.
     """
 
     namespace: str
@@ -45,6 +47,7 @@ class Frontend:
     addresses: tuple[str, ...]
     listeners: tuple[ListenerNode, ...]
     slot: int | None = None
+    falls_back: bool = False
     _owners: Mapping[str, ListenerKey] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -290,7 +293,16 @@ def _build_frontends(graph: Graph) -> Iterator[Frontend]:
             slot = listeners[0].slot
             mode = slot_mode_of(slot or 0) or common_mode({node.protocol for node in listeners})
             ordered = tuple(sorted(listeners, key=lambda node: node.key))
-            yield Frontend(ref.namespace, ref.name, port, mode, listeners[0].addresses, ordered, slot)
+            yield Frontend(
+                ref.namespace,
+                ref.name,
+                port,
+                mode,
+                listeners[0].addresses,
+                ordered,
+                slot,
+                falls_back(gateway.resource, port),
+            )
 
 
 def _contribute(node: RouteNode, frontends: Mapping[FrontendKey, Frontend], graph: Graph) -> Iterator[Contribution]:

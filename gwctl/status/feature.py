@@ -16,7 +16,7 @@ FEATURES: Mapping[str, str] = {
     "GatewayAddressEmpty": "graph/gateway.py: an address without a value is of the implementation's choosing",
     "GatewayBackendClientCertificate": "haproxy/table.py: servers of their own for each certificate of a Gateway",
     "GatewayFrontendClientCertificateValidation": "graph/clientcertificate.py: crt-list entries name authorities",
-    "GatewayFrontendClientCertificateValidationInsecureFallback": "graph/clientcertificate.py: none is asked for",
+    "GatewayFrontendClientCertificateValidationInsecureFallback": "haproxy/program.py: a bind that ignores errors",
     "GatewayHTTPListenerIsolation": "routing/virtualhost.py: a host belongs to its most specific listener",
     "GatewayHTTPSListenerDetectMisdirectedRequests": "haproxy/program.py: a request for another listener's host is 421",
     "GatewayInfrastructure": "the Gateway's Service takes its labels and annotations",

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gwctl.haproxy.crtlist import ENTRY_LIMIT, compile_crt_lists
-from gwctl.haproxy.names import authorities_name, certificate_name, crt_list_name, is_certificate, is_crt_list
+from gwctl.haproxy.desired import Pools, build_state
+from gwctl.haproxy.names import (
+    authorities_name,
+    certificate_name,
+    crt_list_name,
+    frontend_name,
+    is_certificate,
+    is_crt_list,
+)
 from gwctl.haproxy.plan import AddCertificate, AddEntry, Plan, RemoveCertificate, RemoveEntry, diff
-from gwctl.haproxy.program import Layout, crt_list_text
+from gwctl.haproxy.program import Layout, crt_list_text, needs_certificates
 from gwctl.haproxy.state import CrtEntry, CrtList, State
 from gwctl.routing.virtualhost import FrontendKey
 from gwctl.runtime.pipeline import Pipeline
@@ -28,7 +38,7 @@ from tests.manifests import (
     service,
     validation,
 )
-from tests.pipeline import NOTHING, build_pipeline, desired_state
+from tests.pipeline import LAYOUT, NOTHING, build_pipeline, desired_state
 
 PORT = 443
 LISTENERS = ("", "*.a.test", "x.a.test", "*.test", "b.test")
@@ -63,6 +73,35 @@ def shown(pipeline: Pipeline, name: str) -> set[str]:
         if found:
             return found
     return set()
+
+
+@pytest.mark.parametrize("slot", [None, 22001])
+@pytest.mark.parametrize(
+    ("mode", "verify", "ignored"),
+    [("AllowValidOnly", "required", None), ("AllowInsecureFallback", "optional", "all")],
+)
+def test_where_any_client_is_let_in_its_bind_ignores_what_is_wrong(
+    mode: str, verify: str, ignored: str | None, slot: int | None
+) -> None:
+    asking = gateway([https_listener("l", PORT, "one")])
+    asking["spec"]["tls"] = {"frontend": {"default": validation("staff", mode=mode)}}
+    authority = config_map("staff", make_authority("staff"))
+    pipeline = build_pipeline([gateway_class(), asking, make_pair("one.test").secret("one"), authority])
+    assert [entry.options.rpartition(" ")[2] for entry in only_list(pipeline)] == [verify]
+    (frontend,) = pipeline.routing.frontends.values()
+    served = replace(frontend, slot=slot)
+    routing = replace(pipeline.routing, frontends={served.key: served}, hosts={})
+    sections = build_state(routing, pipeline.tables, NOTHING, LAYOUT, Pools(1, 1, https_listeners=2)).state.sections
+    binds = {
+        key.name: {
+            bind.get(error) for bind in section["binds"].values() for error in ("ca_ignore_err", "crt_ignore_err")
+        }
+        for key, section in sections.items()
+        if needs_certificates(section)
+    }
+    name = frontend_name(*served.key)
+    assert binds.pop(name) == {ignored}
+    assert set().union(*binds.values()) == {None}
 
 
 def test_entries_name_the_authorities_that_clients_are_verified_by() -> None:
