@@ -139,6 +139,14 @@ def test_a_networkpolicy_lets_own_ports_of_gateways_in(helm: Helm) -> None:
     assert listeners["ports"] == [{"protocol": "TCP", "port": 1, "endPort": 65535}]
 
 
+def test_http3_is_let_in_by_the_network_policy(helm: Helm) -> None:
+    values = {**COMBINATIONS["closed"], "http3": True}
+    listeners = helm.render(values).one("NetworkPolicy")["spec"]["ingress"][0]
+    assert listeners["ports"] == [
+        {"protocol": protocol, "port": 20001, "endPort": 39999} for protocol in ("TCP", "UDP")
+    ]
+
+
 def test_a_disruption_budget(helm: Helm) -> None:
     spec = helm.render().one("PodDisruptionBudget")["spec"]
     assert spec["maxUnavailable"] == 1 and "minAvailable" not in spec

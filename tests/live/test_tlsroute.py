@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from random import Random
 
 import pytest
 
+from gwctl.routing.matcher import find_sni_rule
 from gwctl.routing.request import Request
+from gwctl.routing.virtualhost import FrontendKey
 from tests.certificates import make_pair
 from tests.harness import DataPlane, EchoBackend, TcpEcho, free_port
 from tests.http1 import Connection
@@ -24,10 +28,12 @@ from tests.manifests import (
     http_route,
     https_listener,
     prefix_rule,
+    random_tls_routes,
     service,
     tls_listener,
     tls_route,
 )
+from tests.pipeline import build_pipeline
 from tests.tls import (
     TlsStream,
     client_context,
@@ -206,3 +212,26 @@ async def test_https_and_both_modes_of_tls_share_a_port(
         assert await greet(port, "own.test") == ("tls-one", OWN.der)
         assert await greet(port, "a.edge.test") == ("plain", EDGE.der)
         assert (await fetch_tls(port, "web.test", Request("GET", "web.test", "/"))).status == 200
+
+
+async def test_haproxy_decides_by_the_name_as_the_reference_matcher_does(
+    dataplane: DataPlane, servers: Mapping[str, TcpEcho], tmp_path: Path
+) -> None:
+    seed = int(os.environ.get("GWCTL_ORACLE_SEED", Random().randrange(1 << 32)))
+    print(f"oracle: GWCTL_ORACLE_SEED={seed}")
+    random, port = Random(seed), free_port()
+    hostnames = random.sample(["", "*.a.test", "x.a.test", "b.test", "*.x.a.test"], random.randint(1, 4))
+    listeners = [tls_listener(f"t{index}", port, hostname=name) for index, name in enumerate(hostnames)]
+    fixed = base(servers, *listeners)
+    async with Gwctl(dataplane, tmp_path / "manifests", *fixed) as gwctl:
+        for number in range(5):
+            routes = random_tls_routes(random, ["tls-one", "tls-two", "missing"], random.randint(1, 8))
+            await gwctl.apply("routes.yaml", routes)
+            routing = build_pipeline([*fixed, *routes]).routing
+            for name in ("", "a.test", "x.a.test", "Y.x.a.test", "z.y.x.a.test", "b.test", "y.b.test", "c.test"):
+                verdict = find_sni_rule(routing, FrontendKey("default", "gateway", port), name)
+                backends = verdict.rule.backends if verdict is not None and verdict.rule is not None else ()
+                wanted = {item.service.name if item.service else None for item in backends if item.weight} or {None}
+                answer = await greet(port, name)
+                assert (answer[0] if answer else None) in wanted, f"seed {seed}, set {number}: {name!r}, {verdict}"
+        assert await dataplane.reloads() == 1
