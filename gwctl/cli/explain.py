@@ -227,7 +227,9 @@ class _Explanation:
             yield _line(title, text)
         if rule.session is not None and rule.filters.redirect is None:
             yield _line("session", shown(describe_session(rule.session)))
-        if rule.filters.redirect is not None:
+        if any(auth.service is None for auth in rule.filters.auths):
+            yield _line("then", self._error(500, [candidate]))
+        elif rule.filters.redirect is not None:
             yield _line("then", self._redirect(rule.filters.redirect, candidate))
         else:
             yield from self._explain_backends(rule, self._error(500, [candidate]), candidate)

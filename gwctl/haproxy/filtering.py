@@ -28,6 +28,8 @@ _BODY_MILLISECONDS = 60_000
 def filter_request(files: Files) -> Iterator[Rule]:
     """Rules of a request that has filters."""
     yield set_variable("row", f"var(txn.filters),map_str({files(Table.FILTERS)})")
+    # A row that is missing must not let through what it would have kept out.
+    yield answer(500, f"!{found('row')}")
     yield set_variable("response_headers", f"var(txn.row),field(2,|),map_str({files(Table.RESPONSE_HEADERS)})")
     yield set_variable("location", f"var(txn.row),field(3,|),map_str({files(Table.LOCATIONS)})")
     yield from _answer_preflight(files)

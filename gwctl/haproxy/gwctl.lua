@@ -221,8 +221,8 @@ local function find_session(txn, target)
     if session.seconds ~= nil and (tonumber(ends, 16) or 0) <= core.now().sec then return nil end
     local known = servers_of[id]
     for _, share in ipairs(target.shares) do
-        local slot = services:lookup(share.service)
-        local servers = slot and core.backends[slot].servers or {}
+        local backend = core.backends[services:lookup(share.service) or ""]
+        local servers = backend and backend.servers or {}
         if known ~= nil then
             if known.service == share.service and servers[known.name] ~= nil then return share, known.name end
         else

@@ -60,6 +60,38 @@ def test_what_was_passed_over_and_why(run: Run, shop: Path) -> None:
     ]
 
 
+def test_what_else_becomes_of_a_request(run: Run, tmp_path: Path) -> None:
+    to_web = {"backendRef": {"name": "web", "port": 80}}
+    filters = [
+        {"type": "RequestMirror", "requestMirror": {**to_web, "percent": 20}},
+        {"type": "ExternalAuth", "externalAuth": {**to_web, "protocol": "HTTP", "http": {}}},
+        {
+            "type": "ExternalAuth",
+            "externalAuth": {"backendRef": {"name": "gone", "port": 80}, "protocol": "HTTP", "http": {}},
+        },
+    ]
+    retry = {"attempts": 2, "codes": [503], "backoff": "50ms"}
+    session = {"sessionName": "sid", "absoluteTimeout": "1h", "cookieConfig": {"lifetimeType": "Permanent"}}
+    rules = [
+        prefix_rule("/retried", backend("web")) | {"filters": filters, "retry": retry},
+        prefix_rule("/kept", backend("web")) | {"sessionPersistence": session},
+        prefix_rule("/header", backend("web")) | {"sessionPersistence": {"type": "Header", "sessionName": "x-id"}},
+    ]
+    parts = [gateway_class(), gateway([listener("http", 80)]), http_route("r", rules), service("web")]
+    manifests = write(tmp_path, *parts)
+    found = lines(run, manifests, "GET", "http://a.test/retried")
+    assert found[found.index("auth         Service default/web port 80 is asked") :] == [
+        "auth         Service default/web port 80 is asked",
+        "auth         nobody can be asked, so it is denied",
+        "mirror       Service default/web port 80, 20 of 100",
+        "retry        2 more attempts after a failed connection, or status 503, each after 50 ms",
+        "then         500",
+        "note         the manifests have 1 problem: see gwctl validate",
+    ]
+    assert "session      permanent cookie sid, for 3600 s" in lines(run, manifests, "GET", "http://a.test/kept")
+    assert "session      header x-id" in lines(run, manifests, "GET", "http://a.test/header")
+
+
 @pytest.mark.parametrize(
     ("url", "last"),
     [

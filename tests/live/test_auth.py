@@ -7,10 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from gwctl.haproxy.names import Table
 from gwctl.routing.request import Request
 from tests.harness import DataPlane, EchoBackend, free_port
 from tests.http1 import Connection
-from tests.live.site import get, path, running
+from tests.live.site import get, path, running, serving
 from tests.manifests import Manifest, backend, endpoints, http_route, service
 
 
@@ -135,3 +136,16 @@ async def test_nothing_passes_that_is_not_let_pass(dataplane: DataPlane, tmp_pat
             assert found == {"/gone": 500, "/idle": 503, "/refusing": 503, "/both": 503, "/silent": 504, "/free": 200}
             big = "x" * 9000
             assert (await connection.send(get("/all", authorization="good", x_big=big))).status == 200
+
+
+async def test_rows_that_are_missing_let_nothing_pass(dataplane: DataPlane, tmp_path: Path) -> None:
+    """Somebody has deleted them; gwctl puts them back in a moment."""
+    async with Authority() as authority, serving(dataplane, tmp_path) as site, Connection(site.port) as connection:
+        parts = service("authority"), *endpoints("authority", [("127.0.0.1", authority.port)])
+        await site.apply(http_route("r", [rule("/", auth("authority"))]), *parts)
+        for table in (Table.FILTERS, Table.AUTHS):
+            assert (await connection.send(get("/"))).status == 401
+            await dataplane.runtime(f"clear map {dataplane.folder}/maps/{table}")
+            async with asyncio.timeout(20):
+                while (status := (await connection.send(get("/"))).status) != 401:
+                    assert status in (500, 503)
