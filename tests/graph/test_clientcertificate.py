@@ -12,6 +12,7 @@ from gwctl.api.ref import Ref
 from gwctl.graph.authority import AUTHORITIES_LIMIT, join_authorities
 from gwctl.graph.build import build_graph
 from gwctl.graph.certificateref import find_referents
+from gwctl.graph.clientcertificate import falls_back
 from gwctl.graph.node import Authorities, Graph, ListenerKey
 from gwctl.snapshot import Snapshot
 from tests.certificates import make_authority, make_pair
@@ -79,10 +80,12 @@ def test_a_port_may_ask_for_nothing() -> None:
     assert served(graph) == {"web", "other", "tls"}
 
 
-def test_the_insecure_fallback_asks_for_nothing_and_is_told() -> None:
+def test_the_insecure_fallback_asks_too_and_is_told() -> None:
     lax = validation("staff", mode="AllowInsecureFallback")
     graph = graph_of(gateway(validation("staff"), p8443=lax), config_map("staff", STAFF))
-    assert trusted(graph).keys() == {"web"}
+    assert trusted(graph).keys() == {"web", "other"}
+    (node,) = graph.gateways.values()
+    assert [falls_back(node.resource, port) for port in (443, 8443)] == [False, True]
     field = "perPort[0].tls.validation.mode"
     assert told(graph) == [(None, field, "InsecureFrontendValidationMode", "ConfigurationChanged")]
 
