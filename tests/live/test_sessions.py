@@ -8,11 +8,24 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.certificates import make_pair
 from tests.grpcecho import Call, GrpcClient, GrpcEcho
-from tests.harness import DataPlane, EchoBackend
+from tests.harness import DataPlane, EchoBackend, free_port
 from tests.http1 import Connection, Response
+from tests.live.gateway import Gwctl
 from tests.live.site import Site, get, path, running
-from tests.manifests import Manifest, backend, endpoints, grpc_route, http_route, service
+from tests.manifests import (
+    Manifest,
+    backend,
+    endpoints,
+    gateway,
+    gateway_class,
+    grpc_route,
+    http_route,
+    https_listener,
+    service,
+)
+from tests.tls import fetch_tls, wait_for_certificate
 
 
 def rule(where: str, *backends: Manifest, **session: Any) -> Manifest:
@@ -148,3 +161,25 @@ async def test_calls_have_sessions_too(dataplane: DataPlane, tmp_path: Path) -> 
         token = str(first.headers["x-session"])
         for _ in range(6):
             assert (await client.call(Call("/a.B/C", metadata=(("x-session", token),)))).backend == first.backend
+
+
+async def test_over_https_a_cookie_is_secure_and_the_loop_keeps_the_scheme(
+    dataplane: DataPlane, tmp_path: Path
+) -> None:
+    pair, port = make_pair("a.test"), free_port()
+    to_web = {"backendRefs": [backend("web")]}
+    asking = {"backendRef": {"name": "web", "port": 80}, "protocol": "HTTP", "http": {}}
+    rules: list[Manifest] = [
+        rule("/kept", backend("web"), sessionName="sid"),
+        {"matches": [path("/retried")], "retry": {"attempts": 2}, **to_web},
+        {"matches": [path("/asked")], "filters": [{"type": "ExternalAuth", "externalAuth": asking}], **to_web},
+    ]
+    async with EchoBackend("web") as web:
+        manifests = [gateway_class(), gateway([https_listener("https", port, "pair")]), pair.secret("pair")]
+        manifests += [http_route("r", rules), *manifests_of("web", [web])]
+        async with Gwctl(dataplane, tmp_path / "manifests", *manifests):
+            await wait_for_certificate(port, "a.test", pair.der)
+            for where in ("/kept", "/retried", "/asked"):
+                answer = await fetch_tls(port, "a.test", get(where))
+                assert answer.json()["headers"]["x-forwarded-proto"] == ["https"]
+                assert answer.headers.get("set-cookie", "").endswith("; Secure") == (where == "/kept")

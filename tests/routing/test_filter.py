@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gwctl.api.httproute import HTTPRouteFilter, HTTPRouteRetry
-from gwctl.graph.node import FilterNode, ServicePort
+from gwctl.graph.node import REFUSED, FilterNode, ServicePort
 from gwctl.routing.effect import change_headers
 from gwctl.routing.filter import (
     NO_FILTERS,
+    Auth,
     Filters,
     HeaderFilter,
     Mirror,
@@ -96,8 +97,22 @@ def test_mirror(fields: dict[str, Any], share: tuple[int, int]) -> None:
     assert found == Mirror(SHADOW, *share, NO_FILTERS)
 
 
-def test_a_mirror_that_leads_nowhere_is_left_out() -> None:
-    assert build_filters([FilterNode(mirror().resource, None)]) is NO_FILTERS
+NO_TLS = SHADOW._replace(tls=REFUSED)
+"""A Service whose BackendTLSPolicy cannot be followed."""
+
+
+@pytest.mark.parametrize("service", [None, NO_TLS])
+def test_a_mirror_that_leads_nowhere_is_left_out(service: ServicePort | None) -> None:
+    assert build_filters([FilterNode(mirror().resource, service)]) is NO_FILTERS
+
+
+@pytest.mark.parametrize(("service", "asked"), [(SHADOW, SHADOW), (None, None), (NO_TLS, None)])
+def test_a_question_that_leads_nowhere_is_kept(service: ServicePort | None, asked: ServicePort | None) -> None:
+    http = {"path": "/check/", "allowedHeaders": ["X-B", "x-a", "x-b"]}
+    auth = {"protocol": "HTTP", "backendRef": {"name": "shadow", "port": 80}, "http": http}
+    item = HTTPRouteFilter.model_validate({"type": "ExternalAuth", "externalAuth": auth})
+    (found,) = build_filters([FilterNode(item, service)]).auths
+    assert found == Auth(asked, "/check", ("x-a", "x-b"), ())
 
 
 def test_what_is_redirected_is_not_mirrored() -> None:
