@@ -111,7 +111,7 @@ def _accept(node: ListenerSetNode, declared: Declared, stale: Sequence[Problem])
     if not standing:
         message = name_listeners("no listener can be served: see ", declared.listeners)
         return Condition("Accepted", "False", "ListenersNotValid", message)
-    message = with_notes("the ListenerSet is accepted", stale)
+    message = with_notes("the ListenerSet is accepted", [*stale, *declared.of_itself()])
     refused = [listener for listener in declared.listeners if listener.key not in standing]
     if refused:
         return Condition("Accepted", "True", "ListenersNotValid", name_listeners(f"{message}, without ", refused))

@@ -128,6 +128,14 @@ def test_a_set_with_some_listeners_is_accepted_and_names_the_others() -> None:
     assert attached(outcome) == 1
 
 
+def test_what_is_left_out_of_a_set_that_stands_is_told() -> None:
+    tls = "{mode: Passthrough, options: {example.com/x: y}}"
+    outcome = served(graph(f"[{{name: t, port: 443, protocol: TLS, tls: {tls}}}]"))
+    assert of_set(outcome) == GOOD
+    told = message(status_of(outcome, SET_REF).conditions, "Accepted")
+    assert told.startswith("the ListenerSet is accepted; but spec.listeners[0].tls.options[example.com/x]: ")
+
+
 def test_a_set_that_is_not_let_in_has_no_listeners() -> None:
     outcome = served(graph_of(gateway(OWN) + listener_set()))
     assert of_set(outcome) == {"Accepted": "False/NotAllowed", "Programmed": "False/NotAllowed"}
