@@ -32,7 +32,9 @@ from gwctl.status.outcome import Outcome
 Json = Mapping[str, Any]
 
 # True is what is wrong with these.
-_WARNINGS = frozenset({"Conflicted", "InsecureFrontendValidationMode", "OverlappingTLSConfig", "PartiallyInvalid"})
+_WARNINGS = frozenset({"Conflicted", "InsecureFrontendValidationMode", "PartiallyInvalid"})
+# True is worth knowing, and nothing is wrong.
+_NOTICES = frozenset({"OverlappingTLSConfig"})
 _WORDS = {"True": "yes", "False": "no", "Unknown": "unknown"}
 _SHORT_NAMES = {"gc": "GatewayClass", "gtw": "Gateway", "lset": "ListenerSet"}
 
@@ -428,6 +430,8 @@ class Overview:
             kind, state = condition.get("type", ""), condition.get("status")
             message = condition.get("message", "")
             seen = condition.get("observedGeneration", 0)
+            if kind in _NOTICES:
+                continue
             if state != ("False" if kind in _WARNINGS else "True") or NOTE in message:
                 yield Trouble(str(item), part, kind, condition.get("reason", ""), message)
             if seen < item.generation:

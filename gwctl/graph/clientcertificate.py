@@ -9,6 +9,7 @@ gives way to clients without one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from gwctl.api.gateway import FrontendValidation, Gateway
 from gwctl.api.ref import Ref
@@ -44,13 +45,17 @@ def resolve_client_authorities(
             path, validation = settings
             owner, name, wrong = listener.key.owner, listener.key.listener, list[Problem]()
             trusted = _resolve(ref, f"{path}.caCertificateRefs", validation, name, snapshot, wrong)
-            if owner == ref:
-                found += wrong
-            elif trusted is None:
-                message = f"{path} of {ref} leads to no CA certificate, so the listener lets nobody in"
-                found.append(problem.no_valid_ca_certificate(owner, OF_PARENT, message, name))
+            found += wrong if owner == ref else (_as_told_to(owner, item, f"{path} of {ref}") for item in wrong)
             by_listener[listener.key] = trusted
     return by_listener
+
+
+def _as_told_to(owner: Ref, item: Problem, where: str) -> Problem:
+    """Give a problem of a Gateway as it is for a ListenerSet, whose readers need not know what it refers to."""
+    message = f"a reference of {where} leads to no CA certificate"
+    if item.condition == problem.ACCEPTED:
+        message = f"{where} leads to no CA certificate, so the listener lets nobody in"
+    return replace(item, subject=owner, field=OF_PARENT, message=message)
 
 
 def falls_back(gateway: Gateway, port: int) -> bool:

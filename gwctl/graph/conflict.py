@@ -9,9 +9,10 @@ who loses depends on all that are older.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 
 from gwctl.api.ref import Ref
-from gwctl.graph.node import ListenerKey, Loss, RouteNode
+from gwctl.graph.node import ListenerKey, ListenerNode, Loss, RouteNode
 
 ANY_HOST = "*"
 
@@ -52,6 +53,28 @@ def find_tls_losers(nodes: Iterable[RouteNode], listener: ListenerKey) -> dict[R
             losers[node.ref] = Loss(taken[lost[0]], lost)
         taken.update((name, node.ref) for name in names if name not in lost)
     return losers
+
+
+def mark_overlaps(listeners: Iterable[ListenerNode]) -> Iterator[ListenerNode]:
+    """Give listeners of a Gateway, those marked whose TLS is for names that another of the port covers too."""
+    nodes = list(listeners)
+    names: dict[int, list[str]] = {}
+    for node in nodes:
+        if node.accepted and node.tls is not None:
+            names.setdefault(node.port, []).append(node.hostname or ANY_HOST)
+    overlapping = {(port, name) for port, of_port in names.items() for name in _find_overlaps(of_port)}
+    for node in nodes:
+        is_marked = node.accepted and node.tls is not None and (node.port, node.hostname or ANY_HOST) in overlapping
+        yield replace(node, overlaps=True) if is_marked else node
+
+
+def _find_overlaps(names: Collection[str]) -> Iterator[str]:
+    known = set(names)
+    for name in known:
+        wider = {f"*{suffix}" for suffix in _suffixes(name)} & known - {name}
+        if wider:
+            yield name
+            yield from wider
 
 
 def hostnames_at(node: RouteNode, listener: ListenerKey) -> list[str]:

@@ -15,6 +15,7 @@ from gwctl.api.gateway import Gateway, GatewayClass, Listener
 from gwctl.api.listenerset import ListenerSet
 from gwctl.api.ref import Ref
 from gwctl.graph import problem
+from gwctl.graph.conflict import mark_overlaps
 from gwctl.graph.gatewayclass import check_class
 from gwctl.graph.gatewayservice import read_slots
 from gwctl.graph.listener import (
@@ -145,7 +146,7 @@ class _Draft:
             self._gateway.ref,
             self._gateway,
             self._accepted,
-            tuple(self._listeners),
+            tuple(mark_overlaps(self._listeners)),
             tuple(sorted(self._problems, key=lambda item: item.order)),
             tuple(self._sets),
         )

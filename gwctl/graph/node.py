@@ -98,8 +98,8 @@ class ListenerNode:
 
     ``hostname`` is empty when any host is meant; ``addresses`` is empty for all addresses. ``slot`` is the port of
     the pods to which the Gateway's Service leads, 0 while it has none; None where there are no such Services and
-    listeners bind their own ports. ``tls`` is None where there is no TLS. ``resource`` is what declares it, at place
-    ``index`` of its owner's listeners.
+    listeners bind their own ports. ``tls`` is None where there is no TLS; ``overlaps``: another one with TLS on the
+    port has names in common with it. ``resource`` is what declares it, at place ``index`` of its owner's listeners.
     """
 
     key: ListenerKey
@@ -112,6 +112,7 @@ class ListenerNode:
     attached_routes: int = 0
     slot: int | None = None
     tls: Literal["Terminate", "Passthrough"] | None = None
+    overlaps: bool = False
     index: int = field(default=0, kw_only=True, repr=False)
     resource: Listener = field(kw_only=True, repr=False)
 

@@ -20,7 +20,10 @@ _AGAIN_SECONDS = 300.0
 
 
 class BundleVersions:
-    """Knows ``found``: the versions, an empty text for a CRD that names none; None while gwctl may not read them."""
+    """Knows ``found``: the versions, an empty text for a CRD that names none; None while gwctl cannot read them.
+
+    ``has_looked``: whether it was tried. ``on_change`` is called then, and whenever ``found`` is another.
+    """
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class BundleVersions:
         seconds: float = _AGAIN_SECONDS,
     ) -> None:
         self.found: frozenset[str] | None = None
+        self.has_looked = False
         self._client = client
         self._names = [f"{kind.plural}.{kind.group}" for kind in kinds]
         self._on_change = on_change
@@ -43,15 +47,19 @@ class BundleVersions:
         backoff = Backoff(self._pace)
         while True:
             try:
-                found = await self._read()
+                self._note(await self._read())
             except KubeError as error:
+                self._note(self.found)
                 await backoff.wait(error)
-                continue
-            backoff.reset()
-            if found != self.found:
-                self.found = found
-                self._on_change()
-            await asyncio.sleep(self._seconds)
+            else:
+                backoff.reset()
+                await asyncio.sleep(self._seconds)
+
+    def _note(self, found: frozenset[str] | None) -> None:
+        if self.has_looked and found == self.found:
+            return
+        self.found, self.has_looked = found, True
+        self._on_change()
 
     async def _read(self) -> frozenset[str] | None:
         versions = set()

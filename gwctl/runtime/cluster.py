@@ -126,7 +126,7 @@ class Cluster:
             self._publish_again()
 
     def _publish_again(self) -> None:
-        if self._last is None or self._pipeline is None or not self.election.is_leader:
+        if self._last is None or self._pipeline is None or not self.election.is_leader or not self._versions.has_looked:
             return
         addresses = self._addresses(self._pipeline)
         outcome = replace(self._last, addresses=addresses, bundle_versions=self._versions.found)

@@ -17,8 +17,14 @@ from gwctl.status.outcome import GatewayAddresses, Outcome
 from gwctl.status.status import ListenerStatus, Status
 
 GATEWAY_WARNINGS = ("InsecureFrontendValidationMode",)
-LISTENER_WARNINGS = ("Conflicted", "OverlappingTLSConfig")
 """Conditions that are true when something is to be said, and are not there otherwise."""
+
+_OVERLAPPING = Condition(
+    "OverlappingTLSConfig",
+    "True",
+    "OverlappingHostnames",
+    "another listener of the port has TLS for names of this one; a request in a connection of the other one is 421",
+)
 
 _GATEWAY_CONDITIONS = frozenset({"Accepted", "ResolvedRefs", *GATEWAY_WARNINGS})
 _NOT_ACCEPTED = "the Gateway is not accepted"
@@ -260,6 +266,7 @@ def _build_listener(
         accepted,
         programmed,
         judge("ResolvedRefs", select(problems, "ResolvedRefs"), "all references are resolved"),
-        *(item for kind in LISTENER_WARNINGS for item in warn(kind, select(problems, kind))),
+        *warn("Conflicted", select(problems, "Conflicted")),
+        *((_OVERLAPPING,) if listener.overlaps else ()),
     )
     return ListenerStatus(listener.key.listener, listener.kinds, listener.attached_routes, conditions)

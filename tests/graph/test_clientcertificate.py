@@ -182,8 +182,10 @@ def test_what_a_gateway_asks_for_it_asks_of_the_clients_of_its_listener_sets_too
     assert served(graph) == {"web", "more"}
     lost = [item for item in graph.problems if item.subject == Ref("ListenerSet", "team", "set")]
     assert [(item.listener, item.field, item.reason) for item in lost] == [
-        ("lost", "spec.parentRef", "NoValidCACertificate")
+        ("lost", "spec.parentRef", "NoValidCACertificate"),
+        ("lost", "spec.parentRef", "InvalidCACertificateRef"),
     ]
+    assert not any("missing" in item.message for item in lost)
     assert told(graph) == []
     # Without the ConfigMap nobody is let in, and with it again all are.
     config = read(config_map("staff", STAFF))

@@ -200,3 +200,23 @@ def test_overlapping_is_mutual_and_means_a_common_host(one: str, other: str) -> 
         return {name for name in every if name == pattern or (pattern[0] == "*" and name.endswith(pattern[1:]))}
 
     assert overlap(one, other) == overlap(other, one) == bool(hosts(one) & hosts(other))
+
+
+def test_tls_of_listeners_overlaps_by_their_names() -> None:
+    names = {"a": "foo.example.com", "b": "foo.example.org", "c": "*.example.com", "d": "*.x.example.org"}
+    listeners = [
+        f"{{name: {name}, port: 443, protocol: HTTPS, hostname: '{host}', tls: {{certificateRefs: [{{name: c}}]}}}}"
+        for name, host in names.items()
+    ]
+    listeners.append("{name: other, port: 8443, protocol: TLS, hostname: foo.example.com, tls: {mode: Passthrough}}")
+    listeners.append("{name: plain, port: 80, protocol: HTTP}")
+
+    def overlapping(*more: str) -> set[str]:
+        text = ", ".join([*listeners, *more])
+        graph = graph_of(
+            f"{CLASS}{{kind: Gateway, metadata: {{name: gw}}, spec: {{gatewayClassName: gwctl, listeners: [{text}]}}}}"
+        )
+        return {node.key.listener for node in graph.listeners.values() if node.overlaps}
+
+    assert overlapping() == {"a", "c"}
+    assert overlapping("{name: any, port: 443, protocol: TLS, tls: {mode: Passthrough}}") == {"a", "b", "c", "d", "any"}

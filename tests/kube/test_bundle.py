@@ -61,6 +61,10 @@ async def test_a_newer_version_is_seen_in_time_and_only_a_change_is_told(client:
 async def test_without_the_right_nothing_is_said(client: KubeClient, server: ApiServer) -> None:
     server.fail("GET", "/customresourcedefinitions/", 403, times=1000)
     async with looking(client, seconds=0.01) as (versions, changed):
+        assert not versions.has_looked
+        await asyncio.wait_for(changed.wait(), 10)
+        assert versions.has_looked
+        changed.clear()
         await server.until(lambda: server.count("GET", "/customresourcedefinitions/") > 3)
         assert versions.found is None
         assert not changed.is_set()
@@ -71,5 +75,8 @@ async def test_an_api_server_that_fails_is_asked_again(client: KubeClient, serve
     server.fail("GET", "/gateways.gateway", 500, times=2)
     server.answer_with("GET", "/gateways.gateway", b"[]")
     async with looking(client) as (versions, changed):
+        await asyncio.wait_for(changed.wait(), 10)
+        assert (versions.has_looked, versions.found) == (True, None)
+        changed.clear()
         await asyncio.wait_for(changed.wait(), 10)
     assert versions.found == frozenset({"v1.6.3"})
