@@ -65,7 +65,7 @@ class Pace:
     An API server that has just started refuses everything for a moment, so that does not begin with a long wait either.
 
     ``watch``: how long one watch lasts, up to twice that. ``silence``: after which a watch counts as dead.
-    ``missing``: between two looks for a CRD.
+    ``missing``: between two looks for a CRD. ``begin``: for how long the first batch waits for what others refer to.
     """
 
     first: float = 0.2
@@ -74,6 +74,7 @@ class Pace:
     watch: float = 240.0
     silence: float = 150.0
     missing: float = 10.0
+    begin: float = 60.0
 
 
 class Trouble:

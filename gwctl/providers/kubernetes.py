@@ -160,6 +160,8 @@ class KubernetesSource:
         self._referenced.update(self._store.changes, self._tasks)
         if self._referenced.is_waiting(first=not self._begun):
             return None
+        if not self._begun:
+            self._referenced.log_unread()
         batch, self._begun = self._store.take(first=not self._begun), True
         return batch
 
@@ -249,6 +251,7 @@ class _Store:
         self._invalid: dict[Ref, tuple[Invalid, ...]] = {}
         self._counts: Counter[str] = Counter()
         self._told: tuple[Invalid, ...] = ()
+        self._moved = False
 
     def put(self, ref: Ref, resource: Resource | None, invalid: tuple[Invalid, ...], live: Live | None) -> None:
         """Take an object as it is now; ``resource`` is None when it cannot be read."""
@@ -257,6 +260,9 @@ class _Store:
             self._invalid[ref] = invalid
             self.wake.set()
         before, after = self.live.get(ref), live
+        if invalid and before is not None and after is not None and before.generation != after.generation:
+            self._moved = True  # a status that tells what is wrong has to tell of which generation
+            self.wake.set()
         if after is not None:
             self.live[ref] = after
             if not changed and before is not None and before.status != after.status:
@@ -290,9 +296,10 @@ class _Store:
         """Give what has changed, None when nothing has, but for the first time."""
         invalid = tuple(item for ref in sorted(self._invalid) for item in self._invalid[ref])
         changes, self.changes = self.changes, {}
+        moved, self._moved = self._moved, False
         if first:
             changes = {ref: resource for ref, resource in changes.items() if resource is not None}
-        elif not changes and invalid == self._told:
+        elif not changes and not moved and invalid == self._told:
             return None
         self._told = invalid
         return Batch(changes, invalid)

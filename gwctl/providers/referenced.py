@@ -9,6 +9,7 @@ concern is ever asked for (docs/adr/0007).
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -17,16 +18,20 @@ from gwctl.api.parse import Invalid, Resource
 from gwctl.api.ref import Ref
 from gwctl.graph.referenced import REFERRING, find_referenced
 from gwctl.kube.client import KubeClient
-from gwctl.kube.error import Forbidden, KubeError, NotFound
+from gwctl.kube.error import Forbidden, Gone, KubeError, NotFound, Refused
 from gwctl.kube.kind import Kind
 from gwctl.kube.reflector import Observer, Pace, Reflector, Sink, Trouble
 from gwctl.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
 
 KINDS = {"Secret": Kind("Secret", "secrets"), "ConfigMap": Kind("ConfigMap", "configmaps")}
 """What is read where something refers to it."""
 
 _LONGEST_HOLD = 5.0
 """Seconds for which what refers to a Secret may wait for it: long enough for any answer, short where there is none."""
+
+_SOME = 5
 
 
 class Objects(Protocol):
@@ -63,6 +68,7 @@ class Referenced:
         self._snapshot = Snapshot()
         self._followers: dict[Ref, _Follower] = {}
         self._hold_until = 0.0
+        self._first_until: float | None = None
 
     def update(self, changes: Mapping[Ref, Resource | None], tasks: asyncio.TaskGroup) -> None:
         """Take in changes of what refers, and follow what is referred to from now on."""
@@ -79,6 +85,9 @@ class Referenced:
         if new:
             self._hold_until = time.monotonic() + _LONGEST_HOLD
             asyncio.get_running_loop().call_later(_LONGEST_HOLD, self._on_read)
+            if self._first_until is None:
+                self._first_until = time.monotonic() + self._pace.begin
+                asyncio.get_running_loop().call_later(self._pace.begin, self._on_read)
 
     @property
     def unread_kinds(self) -> tuple[str, ...]:
@@ -87,8 +96,16 @@ class Referenced:
         return tuple(kind for kind in KINDS if kind in unread)
 
     def is_waiting(self, first: bool) -> bool:
-        """Tell whether something is to be waited for that has not been read yet: at ``first`` as long as it takes."""
-        return bool(self.unread_kinds) and (first or time.monotonic() < self._hold_until)
+        """Tell whether something is to be waited for that has not been read yet: at ``first`` much longer."""
+        until = self._first_until if first and self._first_until is not None else self._hold_until
+        return time.monotonic() < until and bool(self.unread_kinds)
+
+    def log_unread(self) -> None:
+        """Say without what there is a beginning."""
+        unread = sorted(str(ref) for ref, follower in self._followers.items() if not follower.is_read)
+        if unread:
+            some = ", ".join(unread[:_SOME]) + (f" and {len(unread) - _SOME} more" if len(unread) > _SOME else "")
+            log.warning("beginning without objects that the Kubernetes API does not give", extra={"objects": some})
 
     def _follow(self, ref: Ref, tasks: asyncio.TaskGroup) -> _Follower:
         follower, kind = _Follower(ref, self._objects, self._on_read), KINDS[ref.kind]
@@ -135,9 +152,11 @@ class _Follower:
         self._finish()
 
     def note_error(self, error: KubeError) -> None:
-        """Whoever has no right to read it waits in vain, so nobody else does."""
-        if isinstance(error, Forbidden):
-            message = "cannot be read: let gwctl's service account get, list and watch it"
+        """Whoever is refused for good waits in vain, so nobody else does. A version that is too old is no refusal."""
+        if isinstance(error, Refused) and not error.transient and not isinstance(error, Gone):
+            message = f"cannot be read: the Kubernetes API refuses it with status {error.status}"
+            if isinstance(error, Forbidden):
+                message = "cannot be read: let gwctl's service account get, list and watch it"
             self._tell((Invalid(self._ref, "", message),))
             self._finish()
 
@@ -155,5 +174,6 @@ class _Follower:
         while True:
             try:
                 await reflector.run(KINDS[self._ref.kind].path("v1", self._ref.namespace))
-            except NotFound:
+            except NotFound as error:
+                self.note_error(error)
                 await asyncio.sleep(missing)

@@ -224,6 +224,23 @@ async def test_the_last_good_version_stays_for_the_same_object_only(client: Kube
         assert (await reader.next()).invalid == ()
 
 
+async def test_an_unreadable_object_that_is_edited_is_told_again_with_the_same_error(
+    client: KubeClient, server: ApiServer
+) -> None:
+    server.put(tcp_route("r"))
+    source = source_of(client)
+    async with reading(source) as reader:
+        await server.watched("TCPRoute")
+        for expected in ("first", "second"):
+            route = tcp_route("r", port=-1)
+            route["spec"]["rules"][0]["name"] = expected
+            generation = server.put(route)["metadata"]["generation"]
+            batch = await reader.next()
+            assert (batch.changes, len(batch.invalid)) == ({}, 1)
+            live = source.live(ref("r", "TCPRoute"))
+            assert live is not None and live.generation == generation
+
+
 async def test_fields_that_a_newer_kubernetes_has_are_no_mistake_of_the_user(
     client: KubeClient, server: ApiServer
 ) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +51,8 @@ async def client(server: ApiServer, tmp_path: Path) -> AsyncIterator[KubeClient]
 
 
 @asynccontextmanager
-async def reading(client: KubeClient) -> AsyncIterator[tuple[KubernetesSource, Reader]]:
-    source = KubernetesSource(client, controller_name=CONTROLLER, pace=PACE)
+async def reading(client: KubeClient, pace: Pace = PACE) -> AsyncIterator[tuple[KubernetesSource, Reader]]:
+    source = KubernetesSource(client, controller_name=CONTROLLER, pace=pace)
     reader = Reader(source)
     try:
         await reader.next()
@@ -192,6 +194,51 @@ async def test_a_secret_that_gwctl_may_not_read_is_told_and_holds_nothing_up(
         assert [(item.subject, item.message) for item in reader.invalid] == [
             (secret("a"), "cannot be read: let gwctl's service account get, list and watch it")
         ]
+
+
+async def test_a_name_that_no_object_can_have_is_never_asked_for(client: KubeClient, server: ApiServer) -> None:
+    server.put(A.secret("real"))
+    refer(server, "real", "=real", "a,b", "real\n", "Real", "a b", "!=real")
+    server.put(backend_tls_policy("p", "web", "=ca", "x,metadata.name!=x"))
+    async with reading(client) as (source, reader):
+        assert known(reader) == {secret("real")}
+        assert source.unread_kinds == ()
+        refer(server, "real")
+        await reader.next()
+        assert known(reader) == {secret("real")}
+    assert asked(server) == {"real"}
+    assert not [request for request in server.requests if "/configmaps" in request]
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 422])
+async def test_a_secret_that_the_api_server_refuses_for_good_is_told_and_holds_nothing_up(
+    client: KubeClient, server: ApiServer, status: int
+) -> None:
+    server.put(A.secret("a"))
+    server.put(B.secret("b"))
+    server.fail("GET", "secrets?limit=500&fieldSelector=metadata.name%3Da", status, times=1000)
+    refer(server, "a", "b")
+    async with reading(client) as (_, reader):
+        assert known(reader) == {secret("b")}
+        message = f"cannot be read: the Kubernetes API refuses it with status {status}"
+        assert [(item.subject, item.message) for item in reader.invalid] == [(secret("a"), message)]
+        server.heal()
+        await reader.until(lambda: known(reader) == {secret("a"), secret("b")})
+        assert reader.invalid == ()
+
+
+async def test_the_beginning_does_not_wait_for_ever(
+    client: KubeClient, server: ApiServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.put(B.secret("b"))
+    server.fail("GET", "secrets?limit=500&fieldSelector=metadata.name%3Da", 500, times=100_000)
+    refer(server, "a", "b")
+    with caplog.at_level(logging.WARNING, "gwctl.providers.referenced"):
+        async with reading(client, replace(PACE, begin=0.5)) as (_, reader):
+            assert Ref("Gateway", "default", "gateway") in reader.state
+            assert known(reader) == {secret("b")}
+    (record,) = [item for item in caplog.records if item.name == "gwctl.providers.referenced"]
+    assert record.__dict__["objects"] == "Secret default/a"
 
 
 async def test_a_secret_that_cannot_be_had_holds_nothing_up_for_long(client: KubeClient, server: ApiServer) -> None:
