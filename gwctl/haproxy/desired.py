@@ -87,15 +87,17 @@ def build_state(
     pools: Pools,
     previous: Desired | None = None,
     refused: frozenset[str] = frozenset(),
+    resting: Collection[str] = (),
 ) -> Desired:
     """Build the desired state; parts that ``previous`` has for the same input are taken from it.
 
     ``refused``: the names of certificates and sets of authorities that HAProxy did not take, which are left out; so are
-    the servers that would need one, so that requests for them fail.
+    the servers that would need one, so that requests for them fail. ``resting``: slots to which requests may still be
+    on their way, so that no other Service gets them.
     """
     slots = (name for kind, name in actual.sections if kind is SectionKind.BACKENDS)
     held = actual.tables.get(Table.SERVICES, {})
-    sizes = size_pools(slots, tables.services, held, {"http": pools.http, "tcp": pools.tcp})
+    sizes = size_pools(slots, tables.services, held, {"http": pools.http, "tcp": pools.tcp}, resting)
     if (
         previous is not None
         and previous.state.tables[Table.SERVICES] is held
@@ -104,7 +106,7 @@ def build_state(
     ):
         allocation = held
     else:
-        allocation = allocate(tables.services, held, sizes)
+        allocation = allocate(tables.services, held, sizes, resting)
     tls = _build_tls(tables, previous)
     servers = {
         slot: {}

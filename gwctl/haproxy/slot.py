@@ -28,22 +28,34 @@ def size_pool(existing: int, in_use: int, leaving: int, initial: int) -> int:
 
 
 def size_pools(
-    existing: Iterable[str], services: Collection[str], held: Mapping[str, str], initial: Mapping[str, int]
+    existing: Iterable[str],
+    services: Collection[str],
+    held: Mapping[str, str],
+    initial: Mapping[str, int],
+    resting: Collection[str] = (),
 ) -> dict[str, int]:
-    """Size the pool of each mode, for the slots that exist, the keys of the Services and the slots held till now."""
+    """Size the pool of each mode, for the slots that exist, the keys of the Services and the slots held till now.
+
+    ``resting``: slots that Services have left a moment ago, which count as taken where a Service is new.
+    """
     slots = [slot_mode(name) for name in existing]
     needed = [service_mode(key) for key in services]
-    leaving = [slot_mode(slot) for slot in {slot for key, slot in held.items() if key not in services}]
+    new = {service_mode(key) for key in services if key not in held}
+    left = {slot for key, slot in held.items() if key not in services}
+    left |= {slot for slot in resting if slot_mode(slot) in new and slot not in held.values()}
+    leaving = [slot_mode(slot) for slot in left]
     return {
         mode: size_pool(slots.count(mode), needed.count(mode), leaving.count(mode), initial[mode]) for mode in MODES
     }
 
 
-def allocate(services: Iterable[str], held: Mapping[str, str], pools: Mapping[str, int]) -> dict[str, str]:
+def allocate(
+    services: Iterable[str], held: Mapping[str, str], pools: Mapping[str, int], resting: Collection[str] = ()
+) -> dict[str, str]:
     """Give every Service (by key) a slot: the one it holds where that is sound, else the first free one.
 
-    ``held`` is the actual ``services`` table. A slot that another Service just leaves is taken last: by `size_pools`
-    there is a free one but where rows that gwctl did not write hold slots twice.
+    ``held`` is the actual ``services`` table. A slot that another Service just leaves, or has left a moment ago, is
+    taken last: by `size_pools` there is a free one but where rows that gwctl did not write hold slots twice.
     """
     wanted = sorted(services)
     given: dict[str, str] = {}
@@ -53,7 +65,7 @@ def allocate(services: Iterable[str], held: Mapping[str, str], pools: Mapping[st
         if slot is not None and slot not in taken and _is_in_pool(slot, service_mode(key), pools):
             given[key] = slot
             taken.add(slot)
-    leaving = set(held.values()) - taken
+    leaving = {*held.values(), *resting} - taken
     free = {mode: _free_slots(mode, size, taken, leaving) for mode, size in pools.items()}
     for key in wanted:
         if key not in given:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -57,6 +57,10 @@ _REFUSED_SECONDS = 60.0
 """How long a listener that HAProxy did not take is left out before it is tried again."""
 
 _RETRY_CHECKPOINT_SECONDS = 30.0
+
+_REST_SECONDS = 120.0
+"""How long a slot that a Service has left is given to no other: no request waits longer between its choice of one and
+a connection to a server there (60 s for a body, then four attempts to connect)."""
 
 _ROUNDS = 5
 """How often one run plans anew before it gives up: a transaction and its sequel take two."""
@@ -111,6 +115,7 @@ class Reconciler:
         self._refused: dict[FrontendKey, str] = {}
         self._refused_certificates: dict[str, str] = {}
         self._retry_refused = 0.0
+        self._resting: dict[str, float] = {}
         self._reported: frozenset[Problem | Invalid] = frozenset()
         self._stale: Mapping[Ref, tuple[Problem, ...]] = {}
 
@@ -363,8 +368,19 @@ class Reconciler:
             self._pools,
             self._desired,
             frozenset(self._refused_certificates),
+            self._rest(),
         )
         return diff(self._desired.state, self._actual)
+
+    def _rest(self) -> Collection[str]:
+        """Give the slots that Services have left of late."""
+        assert self._pipeline is not None and self._actual is not None
+        now = time.monotonic()
+        held = self._actual.tables.get(Table.SERVICES, {})
+        left = {slot for key, slot in held.items() if key not in self._pipeline.tables.services}
+        self._resting |= dict.fromkeys(left, now + _REST_SECONDS)
+        self._resting = {slot: until for slot, until in self._resting.items() if until > now}
+        return self._resting.keys()
 
     async def _read(self) -> State:
         if self._executor is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 
 import httpx
 
@@ -18,6 +19,8 @@ from gwctl.runtime.metrics import Metrics
 from gwctl.runtime.reconciler import Reconciler
 from tests.harness import DataPlane, EchoBackend, TcpEcho
 from tests.http1 import Connection, fetch
+from tests.live.gateway import wait_for
+from tests.live.site import serving
 from tests.manifests import (
     CONTROLLER,
     Manifest,
@@ -149,3 +152,29 @@ async def test_slots_listen_on_ipv6_where_that_is_asked_for(dataplane: DataPlane
         assert observation is not None
         assert await reconciler.repair(observation)
         assert await dataplane.worker() == worker
+
+
+async def test_a_request_on_its_way_meets_no_server_of_a_service_that_comes_meanwhile(
+    dataplane: DataPlane, tmp_path: Path
+) -> None:
+    async with EchoBackend("one") as one, EchoBackend("other") as other, serving(dataplane, tmp_path) as site:
+        services = [
+            manifest
+            for echo in (one, other)
+            for manifest in (service(echo.name), *endpoints(echo.name, [("127.0.0.1", echo.port)]))
+        ]
+        mirror = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "web", "port": 80}}}
+        await site.apply(http_route("r", [{**prefix_rule("/", backend("one")), "filters": [mirror]}]), *services)
+        await wait_for(site.port, Request("GET", "a.test", "/"), status=200, backend="one")
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(b"POST / HTTP/1.1\r\nhost: a.test\r\ncontent-length: 5\r\nconnection: close\r\n\r\n")
+        # A later request is answered, so HAProxy has this one, and waits for its body.
+        await wait_for(site.port, Request("GET", "a.test", "/"), status=200, backend="one")
+        for backends in (["web"], ["web", "other"]):
+            await site.apply(http_route("r", [prefix_rule(f"/{name}", backend(name)) for name in backends]), *services)
+            await wait_for(site.port, Request("GET", "a.test", f"/{backends[-1]}"), status=200, backend=backends[-1])
+        writer.write(b"hello")
+        async with asyncio.timeout(30):
+            answer = await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 503 "), answer[:200]
