@@ -195,9 +195,9 @@ def _covers(wide: str, address: str) -> bool:
 def selector_fits(selector: LabelSelector | None, labels: Mapping[str, str]) -> bool:
     """Whether labels fit a selector.
 
-    None fits nothing, an empty selector everything (meta/v1 LabelSelector).
+    None fits nothing, nor does one that is wrong; an empty selector fits everything (meta/v1 LabelSelector).
     """
-    if selector is None:
+    if selector is None or any(check_selector(selector, "")):
         return False
     if any(labels.get(key) != value for key, value in selector.match_labels.items()):
         return False

@@ -296,6 +296,10 @@ def test_operator_of_a_selector_that_is_unknown_takes_the_listener_down() -> Non
         ({"matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]}, False),
         ({"matchExpressions": [{"key": "b", "operator": "DoesNotExist"}]}, True),
         ({"matchExpressions": [{"key": "a", "operator": "Near"}]}, False),
+        ({"matchExpressions": [{"key": "b", "operator": "NotIn"}]}, False),
+        ({"matchExpressions": [{"key": "a", "operator": "In"}]}, False),
+        ({"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["1"]}]}, False),
+        ({"matchExpressions": [{"key": "b", "operator": "DoesNotExist", "values": ["1"]}]}, False),
         ({"matchLabels": {"a": "1"}, "matchExpressions": [{"key": "b", "operator": "Exists"}]}, False),
     ],
 )

@@ -101,6 +101,18 @@ def test_an_operator_that_nobody_knows_lets_in_nobody_and_is_told() -> None:
     assert graph.gateways[GATEWAY_REF].accepted
 
 
+@pytest.mark.parametrize("expression", ["operator: NotIn", "operator: Exists, values: [a]"])
+def test_a_selector_that_is_wrong_lets_in_nobody_and_is_told(expression: str) -> None:
+    namespace = "{kind: Namespace, metadata: {name: team, labels: {team: b}}}\n---\n"
+    selector = f"{{matchExpressions: [{{key: team, {expression}}}]}}"
+    allowed = f", allowedListeners: {{namespaces: {{from: Selector, selector: {selector}}}}}"
+    graph = graph_of(CLASS + namespace + gateway(more=allowed) + listener_set("set", http(hostname="a.test"), "team"))
+    assert [node.attached for node in graph.listener_sets.values()] == [False]
+    path = "spec.allowedListeners.namespaces.selector.matchExpressions[0].values"
+    found = {(item.subject.name, item.field, item.reason) for item in graph.problems}
+    assert found == {("gw", path, "UnsupportedValue"), ("set", "spec.parentRef", "NotAllowed")}
+
+
 def test_the_gateways_own_go_first_then_the_oldest_then_by_name() -> None:
     sets = (
         listener_set("young", http(hostname="a.test"), "a", created="2026-01-03")
