@@ -20,11 +20,15 @@ _WITHOUT_GRPC = frozenset({"kubernetes.io/ws", "kubernetes.io/wss"})
 
 
 class ResolvedBackend(NamedTuple):
-    """``service`` None: it leads nowhere. ``reference``: the Service that is meant, existing or not, if it is one."""
+    """``service`` None: it leads nowhere. ``reference``: the Service that is meant, existing or not, if it is one.
+
+    ``forbidden``: the route must not refer to it.
+    """
 
     service: ServicePort | None
     reference: Ref | None
     problem: Problem | None
+    forbidden: bool = False
 
 
 def resolve_backend(
@@ -39,7 +43,7 @@ def resolve_backend(
         return _nowhere(None, problem.invalid_kind(route, f"{field}.kind", ref.group, ref.kind))
     target = Ref("Service", ref.namespace or route.namespace, ref.name)
     if not reference_is_permitted(snapshot, route, target):
-        return _nowhere(target, problem.ref_not_permitted(route, field, target))
+        return ResolvedBackend(None, target, problem.ref_not_permitted(route, field, target), forbidden=True)
     service = snapshot.services.get(target)
     if service is None:
         return _nowhere(target, problem.backend_not_found(route, f"{field}.name", f"there is no {target}"))

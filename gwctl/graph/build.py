@@ -59,7 +59,14 @@ from gwctl.graph.node import (
     ServicePort,
     TCPRuleNode,
 )
-from gwctl.graph.validate import Refusal, check_rule, first_of_equal_headers, first_of_equal_names
+from gwctl.graph.validate import (
+    Refusal,
+    asks_first,
+    check_rule,
+    find_unfit,
+    first_of_equal_headers,
+    first_of_equal_names,
+)
 from gwctl.snapshot import Snapshot
 
 _ROUTES = frozenset({"HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute"})
@@ -305,8 +312,10 @@ class _Draft:
         ancestors = {
             Ref("Gateway", key.namespace, key.gateway)
             for service in services_of(policy)
-            for route in self._who_refers(service)
-            for key in (*self.routes[route].attached, *(item.listener for item in self.routes[route].attachments))
+            for node in (self.routes[route] for route in self._who_refers(service))
+            # Who must not use a Service has no say in the status of its policies.
+            if service not in node.forbidden
+            for key in (*node.attached, *(item.listener for item in node.attachments))
         }
         tls, problems = self.index.policies.judged[ref]
         return PolicyNode(ref, policy, tuple(sorted(ancestors)), tls, problems) if ancestors else None
@@ -450,21 +459,22 @@ def _build_route(route: Route, snapshot: Snapshot, parents: Parents, policies: P
         message = "default Gateways are not supported"
         problems.append(problem.unsupported_route_field(route.ref, "spec.useDefaultGateways", message))
     # A GRPCRoute may have no rule to begin with.
-    stands = bool(rules) or not route.spec.rules
+    stands = any(map(_rule_stands, rules)) or not route.spec.rules
     return RouteNode(
         route.ref,
         route,
-        attached.attachments if stands else (),
+        attached.attachments if stands or rules else (),
         rules,
         frozenset(builder.references),
         _sorted(problems),
         # Only accepted routes are counted (ListenerStatus.attachedRoutes).
         attached.listeners if stands else (),
+        frozenset(builder.forbidden),
     )
 
 
 class _RuleBuilder:
-    """Makes the rules of one route that stand, and collects what is wrong with the others and what they refer to."""
+    """Makes the rules of one route that stand or are closed, and collects what is wrong and what they refer to."""
 
     def __init__(
         self, route: Route, snapshot: Snapshot, policies: Policies, problems: list[Problem], references: set[Ref]
@@ -474,6 +484,7 @@ class _RuleBuilder:
         self.policies = policies
         self.problems = problems
         self.references = references
+        self.forbidden: set[Ref] = set()
         self.refused: list[tuple[int, Refusal]] = []
 
     def build(self) -> Rules:
@@ -484,10 +495,11 @@ class _RuleBuilder:
             rules = tuple(self._grpc(self.route))
         else:
             rules = tuple(self._tcp(self.route))
+        others_stand = any(map(_rule_stands, rules))
         for index, refusal in self.refused:
             field = f"spec.rules[{index}].{refusal.field}"
-            message = refusal.message if not rules else f"rule {index}: {refusal.message}"
-            self.problems.append(problem.unsupported_value(self.route.ref, field, message, others_stand=bool(rules)))
+            message = refusal.message if not others_stand else f"rule {index}: {refusal.message}"
+            self.problems.append(problem.unsupported_value(self.route.ref, field, message, others_stand=others_stand))
         return rules
 
     def _http(self, route: HTTPRoute) -> Iterator[HTTPRuleNode]:
@@ -500,6 +512,9 @@ class _RuleBuilder:
                 backends = self._backends(index, rule.backend_refs)
                 more = rule.timeouts, rule.retry, rule.session_persistence
                 yield HTTPRuleNode(index, rule.name or "", matches, filters, backends, *more)
+            elif asks_first(rule):
+                matches, unfit = first_of_equal_names(rule.matches), find_unfit(rule.matches)
+                yield HTTPRuleNode(index, rule.name or "", matches, (), (), closed=True, unfit=unfit)
 
     def _grpc(self, route: GRPCRoute) -> Iterator[GRPCRuleNode]:
         for index, rule in enumerate(route.spec.rules):
@@ -538,6 +553,8 @@ class _RuleBuilder:
         resolved = resolve_backend(self.snapshot, self.policies, self.route.ref, ref, field)
         if resolved.reference is not None:
             self.references.add(resolved.reference)
+            if resolved.forbidden:
+                self.forbidden.add(resolved.reference)
         if resolved.problem is not None:
             self.problems.append(resolved.problem)
         return resolved.service
@@ -546,6 +563,10 @@ class _RuleBuilder:
 def _check_classes(classes: Mapping[Ref, GatewayClass]) -> tuple[Problem, ...]:
     found = (check_class(resource) for resource in classes.values())
     return _sorted(item for item in found if item is not None)
+
+
+def _rule_stands(rule: HTTPRuleNode | GRPCRuleNode | TCPRuleNode) -> bool:
+    return not (isinstance(rule, HTTPRuleNode) and rule.closed)
 
 
 def _used(node: RouteNode | None) -> set[ServicePort]:

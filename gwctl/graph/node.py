@@ -246,7 +246,11 @@ class BackendNode:
 
 @dataclass(frozen=True, slots=True)
 class HTTPRuleNode:
-    """A rule that stands. ``index`` is its place in the resource; refused rules are left out."""
+    """A rule that stands. ``index`` is its place in the resource; refused rules are left out, but for closed ones.
+
+    ``closed``: it is refused, and answers its requests with 500 because no other rule may have them; it has neither
+    filters nor backends. ``unfit`` are the places of those of its matches of which only the path can be looked at.
+    """
 
     index: int
     name: str
@@ -256,6 +260,8 @@ class HTTPRuleNode:
     timeouts: HTTPRouteTimeouts | None = None
     retry: HTTPRouteRetry | None = None
     session: SessionPersistence | None = None
+    closed: bool = False
+    unfit: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,9 +305,10 @@ class Attachment:
 class RouteNode:
     """A route, what it is attached to and what stands of it.
 
-    ``attachments`` are where it serves: accepted listeners only, and nowhere when no rule stands.
+    ``attachments`` are where it serves: accepted listeners only, and nowhere when it has no rules. If all that it has
+    are closed, it is not accepted and serves nevertheless.
     ``attached`` are the listeners that count it, which may be refused ones, or a TCP or TLS listener where an older
-    route has all.
+    route has all. ``forbidden`` are those of its references that no ReferenceGrant permits.
     """
 
     ref: Ref
@@ -311,6 +318,7 @@ class RouteNode:
     references: frozenset[Ref]
     problems: tuple[Problem, ...]
     attached: tuple[ListenerKey, ...] = ()
+    forbidden: frozenset[Ref] = frozenset()
 
 
 class Loss(NamedTuple):

@@ -102,6 +102,23 @@ def check_rule(rule: HTTPRouteRule) -> list[Refusal]:
     return found
 
 
+def asks_first(rule: HTTPRouteRule) -> bool:
+    """Tell whether requests of a rule must not pass unasked, so that no other rule may have them if it is refused."""
+    filters = (*rule.filters, *(item for ref in rule.backend_refs for item in ref.filters))
+    return any(item.type == "ExternalAuth" for item in filters)
+
+
+def find_unfit(matches: tuple[HTTPRouteMatch, ...]) -> frozenset[int]:
+    """The places of the matches that HAProxy cannot have."""
+    unfit: set[int] = set()
+    for index, match in enumerate(matches):
+        found: list[Refusal] = []
+        _check_match(match, "", found)
+        if found:
+            unfit.add(index)
+    return frozenset(unfit)
+
+
 def _check_session(session: SessionPersistence, found: list[Refusal]) -> None:
     name = session.session_name
     if name and not _TOKEN.fullmatch(name):

@@ -21,6 +21,9 @@ from gwctl.routing.session import Session, build_session
 
 PathKind = Literal["exact", "regex", "prefix"]
 
+ANYTHING = "(?s:.*)"
+"""A regular expression that everything fits, newlines included."""
+
 _PATH_RANK: dict[str, int] = {"exact": 0, "regex": 1, "prefix": 2}
 _PATH_KINDS: dict[str, PathKind] = {"Exact": "exact", "RegularExpression": "regex", "PathPrefix": "prefix"}
 
@@ -127,13 +130,19 @@ def _read_matches(node: HTTPRuleNode | GRPCRuleNode) -> Iterator[tuple[Match, Pr
     if isinstance(node, HTTPRuleNode):
         filters = [*node.filters, *(item for backend in node.backends for item in backend.filters)]
         preflights = any(item.resource.cors is not None for item in filters)
-        for http in node.matches:
+        for index, http in enumerate(node.matches):
             match = _build_match(http, preflights)
-            yield match, _http_precedence(match)
+            # What is left of a match that cannot be had takes at least its requests, and where its place is.
+            yield _widen(match) if index in node.unfit else match, _http_precedence(match)
     else:
         for grpc in node.matches:
             match = _build_grpc_match(grpc)
             yield match, _grpc_precedence(grpc.method, match)
+
+
+def _widen(match: Match) -> Match:
+    path = PathKey("regex", ANYTHING) if match.path.kind == "regex" else match.path
+    return replace(match, path=path, headers=(), queries=())
 
 
 def _http_precedence(match: Match) -> Precedence:

@@ -128,9 +128,7 @@ AUTH = "{type: ExternalAuth, externalAuth: {backendRef: {name: s, port: 80}, %s}
 
 MANY = f"protocol: HTTP, http: {{allowedHeaders: [{', '.join('x' * 64 + str(n) for n in range(64))}]}}"
 
-UNSUPPORTED = [
-    (f"filters: [{EXTENSION}]", "filters[0].type"),
-    ("retry: {attempts: 101}", "retry.attempts"),
+CLOSED = [
     (f"filters: [{AUTH % 'protocol: GRPC, grpc: {}'}]", "filters[0].externalAuth.protocol"),
     (
         f"filters: [{AUTH % 'protocol: HTTP, http: {}, forwardBody: {maxSize: 1}'}]",
@@ -144,6 +142,11 @@ UNSUPPORTED = [
         f"filters: [{AUTH % 'protocol: HTTP, http: {allowedHeaders: [a b]}'}]",
         "filters[0].externalAuth.http",
     ),
+]
+
+UNSUPPORTED = [
+    (f"filters: [{EXTENSION}]", "filters[0].type"),
+    ("retry: {attempts: 101}", "retry.attempts"),
     ("sessionPersistence: {}, retry: {}", "sessionPersistence"),
     ("sessionPersistence: {sessionName: 'a=b'}", "sessionPersistence.sessionName"),
     ("sessionPersistence: {sessionName: Cookie, type: Header}", "sessionPersistence.sessionName"),
@@ -330,3 +333,49 @@ def test_a_mirror_is_a_reference_like_a_backend() -> None:
     (rule,) = rules_of(graph)
     assert [item.service and item.service.port for item in rule.filters] == [80, None, None]
     assert {service.port for service in graph.endpoints} == {80, 81}
+
+
+ASKS = "{type: ExternalAuth, externalAuth: {protocol: HTTP, backendRef: {name: s, port: 80}, http: {}}}"
+LONG = "v" * 1000
+ASKS_BY_GRPC = "{type: ExternalAuth, externalAuth: {protocol: GRPC, backendRef: {name: s, port: 80}, grpc: {}}}"
+
+
+@pytest.mark.parametrize(
+    ("rule", "field"),
+    [
+        *CLOSED,
+        (f"filters: [{ASKS}], retry: {{attempts: 101}}", "retry.attempts"),
+        (
+            f"backendRefs: [{{name: s, port: 80}}, {{name: s, port: 81, filters: [{ASKS_BY_GRPC}]}}]",
+            "backendRefs[1].filters[0].externalAuth.protocol",
+        ),
+        (f"backendRefs: [{{name: s, port: 80, filters: [{ASKS}]}}], retry: {{attempts: 101}}", "retry.attempts"),
+    ],
+)
+@pytest.mark.parametrize("other", ["", ", {}"])
+def test_a_refused_rule_that_asks_first_is_closed_and_serves_nothing(rule: str, field: str, other: str) -> None:
+    graph = graph_of(GATEWAY + SERVICES + route(f"[{{matches: [{{path: {{value: /admin}}}}], {rule}}}{other}]"))
+    found = only_problem(graph)
+    assert (found.field, found.condition) == (f"spec.rules[0].{field}", "PartiallyInvalid" if other else "Accepted")
+    closed = rules_of(graph)[0]
+    assert (closed.index, closed.closed, closed.filters, closed.backends) == (0, True, (), ())
+    assert [match.path.value for match in closed.matches] == ["/admin"]
+    assert len(node_of(graph).attachments) == 1
+    assert [node.attached_routes for node in graph.listeners.values()] == [1 if other else 0]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "path: {type: RegularExpression, value: '/a('}",
+        "headers: [{type: RegularExpression, name: a, value: 'a('}]",
+        "queryParams: [{type: RegularExpression, name: a, value: 'a('}]",
+        f"headers: [{', '.join(f'{{name: a{n}, value: {LONG}}}' for n in range(10))}]",
+    ],
+)
+def test_a_match_that_cannot_be_had_is_told_from_the_others_of_a_closed_rule(bad: str) -> None:
+    rule = f"{{matches: [{{path: {{value: /b}}}}, {{{bad}}}], filters: [{ASKS}]}}"
+    graph = graph_of(GATEWAY + SERVICES + route(f"[{rule}, {{}}]"))
+    closed, other = rules_of(graph)
+    assert (closed.closed, sorted(closed.unfit)) == (True, [1])
+    assert (other.closed, sorted(other.unfit)) == (False, [])

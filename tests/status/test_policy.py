@@ -59,6 +59,25 @@ def test_each_gateway_that_has_a_route_to_the_service_has_an_entry() -> None:
     assert POLICY in none.changed
 
 
+def test_a_gateway_whose_routes_must_not_use_the_service_has_no_entry() -> None:
+    policy, good = backend_tls_policy("p", "web", "ca"), ["Accepted Accepted", "ResolvedRefs ResolvedRefs"]
+    elsewhere: Manifest = {"name": "web", "port": 80, "namespace": "default"}
+    parent = {"name": "two", "namespace": "default"}
+    stranger = http_route("s", [prefix_rule("/", elsewhere)], (), (parent,), namespace="elsewhere")
+    assert told(build_statuses(Outcome(graph_of(policy, CA, stranger)))) == {"Gateway default/one": good}
+    grant: Manifest = {
+        "apiVersion": "gateway.networking.k8s.io/v1beta1",
+        "kind": "ReferenceGrant",
+        "metadata": {"name": "g", "namespace": "default"},
+        "spec": {
+            "from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "elsewhere"}],
+            "to": [{"group": "", "kind": "Service"}],
+        },
+    }
+    permitted = build_statuses(Outcome(graph_of(policy, CA, stranger, grant)))
+    assert told(permitted) == {"Gateway default/one": good, "Gateway default/two": good}
+
+
 def test_what_is_wrong_is_told_by_events_once() -> None:
     graph = graph_of(backend_tls_policy("p", "web", "gone"))
     statuses = build_statuses(Outcome(graph))
