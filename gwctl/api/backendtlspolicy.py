@@ -1,16 +1,17 @@
 """BackendTLSPolicy: that connections to a Service are TLS, and how its backends are verified.
 
-The surprising fact: of two policies for one Service the CRD knows nothing; which counts is the graph's business.
+The surprising facts: of two policies for one Service the CRD knows nothing; which counts is the graph's business. And a
+policy that cannot be read is still a policy (`UnreadablePolicy`), so that its Services do not get plain text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, StrictStr
+from pydantic import Field, StrictStr, ValidationError
 
-from gwctl.api.meta import Object
+from gwctl.api.meta import Object, ObjectMeta
 from gwctl.api.wire import (
     Group,
     Hostname,
@@ -81,6 +82,42 @@ class BackendTLSPolicy(Object):
                     message = f"must be given where type is {kind}, and there only"
                     found.append(Violation((*loc, "subjectAltNames", index, field), message))
         return found
+
+
+_UNKNOWN = BackendTLSPolicyValidation.model_validate({"hostname": "unknown.invalid", "wellKnownCACertificates": SYSTEM})
+
+
+class UnreadablePolicy(BackendTLSPolicy):
+    """Stands in for a policy that cannot be read: all that is known is what it is for.
+
+    ``wrong``: pairs of a field and what is wrong with it.
+    """
+
+    wrong: tuple[tuple[StrictStr, StrictStr], ...]
+
+    def check(self) -> list[Violation]:
+        return Object.check(self)
+
+
+def build_unreadable(manifest: Mapping[Any, Any], wrong: tuple[tuple[str, str], ...]) -> UnreadablePolicy | None:
+    """Build what stands in for a policy; None where nothing can be told of what it is for."""
+    spec = manifest.get("spec")
+    items = spec.get("targetRefs") if isinstance(spec, Mapping) else None
+    targets = tuple(filter(None, map(_read_target, items))) if isinstance(items, list | tuple) else ()
+    try:
+        metadata = ObjectMeta.model_validate(manifest.get("metadata"))
+    except (ValidationError, RecursionError):
+        return None
+    known = BackendTLSPolicySpec.model_construct(target_refs=targets, validation=_UNKNOWN, options={})
+    policy = UnreadablePolicy(metadata=metadata, spec=known, wrong=wrong)
+    return policy if targets and not policy.check() else None
+
+
+def _read_target(item: object) -> PolicyTargetReference | None:
+    try:
+        return PolicyTargetReference.model_validate(item)
+    except (ValidationError, RecursionError):
+        return None
 
 
 def _check_targets(targets: tuple[PolicyTargetReference, ...], found: list[Violation]) -> None:

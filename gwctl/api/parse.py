@@ -2,12 +2,13 @@
 
 Nothing here raises, whatever the manifest holds. The surprising facts: an unknown field is reported and the
 resource stands, as with an API server that warns; a null is an absent field, as with an API server; and a
-kind that we have nothing to do with gives neither a resource nor a report.
+kind that we have nothing to do with gives neither a resource nor a report. A BackendTLSPolicy that cannot be read gives
+what stands in for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gwctl.api import wire
-from gwctl.api.backendtlspolicy import BackendTLSPolicy
+from gwctl.api.backendtlspolicy import BackendTLSPolicy, UnreadablePolicy, build_unreadable
 from gwctl.api.configmap import ConfigMap
 from gwctl.api.endpointslice import EndpointSlice
 from gwctl.api.gateway import CONTROLLER_PATTERN, Gateway, GatewayClass
@@ -90,8 +91,9 @@ class Invalid:
     """Something wrong in a manifest.
 
     ``field`` is a path in the manifest's own words (``spec.rules[0].matches[0].path.value``), empty when it
-    is about the whole. ``reason`` is ``Invalid`` (there is no resource), ``UnknownField`` (the resource
-    stands without it) or ``UnsupportedKind`` (one that we know of and do not support yet).
+    is about the whole. ``reason`` is ``Invalid`` (there is no resource, but for what stands in for it),
+    ``UnknownField`` (the resource stands without it) or ``UnsupportedKind`` (one that we know of and do not
+    support yet).
     """
 
     subject: Ref
@@ -101,7 +103,10 @@ class Invalid:
 
 
 class ParseResult(NamedTuple):
-    """What a manifest gave. ``resource`` is None when it is invalid, unsupported or none of our business."""
+    """What a manifest gave. ``resource`` is None when it is invalid, unsupported or none of our business.
+
+    Of what is invalid there may be a stand-in: see `is_unreadable`.
+    """
 
     resource: Resource | None
     invalid: tuple[Invalid, ...] = ()
@@ -110,6 +115,23 @@ class ParseResult(NamedTuple):
 def known_versions(kind: str) -> frozenset[str]:
     """The versions of a kind of the Gateway API that can be parsed."""
     return _GATEWAY_KINDS[kind][1]
+
+
+def is_unreadable(resource: Resource | None) -> bool:
+    """Tell whether a resource stands in for one that cannot be read."""
+    return isinstance(resource, UnreadablePolicy)
+
+
+def fall_back(resource: Resource | None, last: Resource | None) -> Resource | None:
+    """Give what stands where ``resource`` is what could be read of an object that was ``last`` before.
+
+    What can no longer be read is as it was, but for a policy that is now for more: that must not get plain text there.
+    """
+    if not isinstance(resource, UnreadablePolicy):
+        return last if resource is None else resource
+    if not isinstance(last, BackendTLSPolicy) or is_unreadable(last):
+        return resource
+    return last if set(resource.spec.target_refs) <= set(last.spec.target_refs) else resource
 
 
 def parse_resource(manifest: object) -> ParseResult:
@@ -132,7 +154,7 @@ def parse_resource(manifest: object) -> ParseResult:
         model, versions = _GATEWAY_KINDS[kind]
         if served not in versions:
             message = f"{served} is not a version of {kind}; known are {', '.join(sorted(versions))}"
-            return ParseResult(None, (Invalid(subject, "apiVersion", message),))
+            return _refuse(model, manifest, (), [Invalid(subject, "apiVersion", message)])
         if model is None:
             return ParseResult(None, (Invalid(subject, "kind", f"{kind} is not supported yet", UNSUPPORTED_KIND),))
         return _parse(model, manifest, subject)
@@ -153,11 +175,11 @@ def _parse(model: type[Resource], manifest: Mapping[Any, Any], subject: Ref) -> 
         except ValidationError as error:
             errors = _without_echoes(error.errors(include_url=False, include_context=True, include_input=True))
         except RecursionError:
-            return ParseResult(None, (Invalid(subject, "", "is nested too deeply"),))
+            return _refuse(model, value, (), [Invalid(subject, "", "is nested too deeply")])
         else:
             violations = [Invalid(subject, field_path(v.loc), v.message) for v in resource.check()]
             if violations:
-                return ParseResult(None, (*unknown, *violations))
+                return _refuse(model, value, unknown, violations)
             return ParseResult(resource, tuple(unknown))
         if not pruned:
             # The API server drops nulls before it defaults and validates.
@@ -175,7 +197,17 @@ def _parse(model: type[Resource], manifest: Mapping[Any, Any], subject: Ref) -> 
                 for detail in errors
                 if detail not in extra
             ]
-            return ParseResult(None, (*unknown, *wrong))
+            return _refuse(model, value, unknown, wrong)
+
+
+def _refuse(
+    model: type[Resource] | None, value: Mapping[Any, Any], unknown: Iterable[Invalid], wrong: list[Invalid]
+) -> ParseResult:
+    stand_in = None
+    if model is BackendTLSPolicy:
+        known, _ = _prune_nulls({key: value.get(key) for key in ("metadata", "spec")}, 8)
+        stand_in = build_unreadable(known, tuple((item.field, item.message) for item in wrong))
+    return ParseResult(stand_in, (*unknown, *wrong))
 
 
 def _without_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:

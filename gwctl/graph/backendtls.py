@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from types import MappingProxyType
 
-from gwctl.api.backendtlspolicy import SYSTEM, BackendTLSPolicy, PolicyTargetReference
+from gwctl.api.backendtlspolicy import SYSTEM, BackendTLSPolicy, PolicyTargetReference, UnreadablePolicy
 from gwctl.api.ref import Ref
 from gwctl.api.service import Service
 from gwctl.api.wire import LocalObjectReference
@@ -91,6 +91,9 @@ def _find_missing(service: Service | None, target: Ref, section: str) -> str:
 def _read_policy(policy: BackendTLSPolicy, snapshot: Snapshot, found: list[Problem]) -> BackendTLS | None:
     """Read how a policy wants TLS; None, and why, where that cannot be had."""
     ref, validation = policy.ref, policy.spec.validation
+    if isinstance(policy, UnreadablePolicy):
+        found += (problem.invalid_policy(ref, field, message) for field, message in policy.wrong)
+        return None
     refused = [
         problem.invalid_policy(ref, f"spec.options[{key}]", "options of TLS are not supported")
         for key in sorted(policy.spec.options)

@@ -14,7 +14,7 @@ from bisect import insort
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
-from gwctl.api.parse import Invalid, Resource
+from gwctl.api.parse import Invalid, Resource, fall_back
 from gwctl.api.ref import Ref
 from gwctl.providers.manifest import Manifests, read_manifests
 from gwctl.providers.source import Batch, SourceError
@@ -155,14 +155,14 @@ class _Merged:
     def put(self, path: str, new: Manifests) -> None:
         """Take a file's new content; what of it is broken keeps its last good version."""
         old = self.files.get(path, _NOTHING)
-        kept = {
-            ref: resource
+        kept = dict(new.stand_ins) | {
+            ref: fall_back(new.stand_ins.get(ref), resource) or resource
             for ref, resource in old.resources.items()
             if ref not in new.resources and (new.unclear or ref in new.broken)
         }
         if kept:
             resources = {**kept, **new.resources}
-            new = Manifests(resources, new.invalid, new.broken, new.unclear, new.documents)
+            new = Manifests(resources, new.invalid, new.broken, new.unclear, new.documents, new.stand_ins)
         if new.invalid:
             self._faulty.add(path)
         else:

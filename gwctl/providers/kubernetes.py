@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gwctl.api.parse import UNKNOWN_FIELD, Invalid, Resource, known_versions, parse_resource
+from gwctl.api.parse import UNKNOWN_FIELD, Invalid, Resource, fall_back, is_unreadable, known_versions, parse_resource
 from gwctl.api.ref import Ref
 from gwctl.api.wire import GATEWAY_GROUP
 from gwctl.kube.client import KubeClient
@@ -338,8 +338,8 @@ class _Sink:
         if self._kind.group == GATEWAY_GROUP and self._kind.name not in _WITHOUT_STATUS:
             status = manifest.get("status") or {}
             live = Live(metadata["uid"], metadata["resourceVersion"], metadata.get("generation", 0), status)
-        if resource is None:
-            resource = self._store.last_good(ref, metadata["uid"])
+        if resource is None or is_unreadable(resource):
+            resource = fall_back(resource, self._store.last_good(ref, metadata["uid"]))
         self._store.put(ref, resource, invalid, live)
 
     def drop(self, namespace: str, name: str) -> None:

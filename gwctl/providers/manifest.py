@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from gwctl.api.parse import Invalid, ParseResult, Resource, parse_resource
+from gwctl.api.parse import Invalid, ParseResult, Resource, is_unreadable, parse_resource
 from gwctl.api.ref import Ref
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ _MERGE = "tag:yaml.org,2002:merge"
 class Manifests:
     """What a file holds.
 
-    ``resources``: of equal Refs the first. ``broken``: objects that are there and cannot be read.
-    ``unclear``: something cannot be read, and what it is cannot be told either. ``documents``: what the next
-    reading builds upon.
+    ``resources``: of equal Refs the first. ``broken``: objects that are there and cannot be read; ``stand_ins``: what
+    stands in for some of them. ``unclear``: something cannot be read, and what it is cannot be told either.
+    ``documents``: what the next reading builds upon.
     """
 
     resources: Mapping[Ref, Resource]
@@ -43,6 +43,7 @@ class Manifests:
     broken: frozenset[Ref] = frozenset()
     unclear: bool = False
     documents: Mapping[str, tuple[ParseResult, ...]] = field(default_factory=dict, repr=False, compare=False)
+    stand_ins: Mapping[Ref, Resource] = field(default_factory=dict)
 
 
 def read_manifests(data: bytes, path: str, previous: Manifests | None = None) -> Manifests:
@@ -75,6 +76,7 @@ class _Collected:
         self.resources: dict[Ref, Resource] = {}
         self.invalid: list[Invalid] = []
         self.broken: set[Ref] = set()
+        self.stand_ins: dict[Ref, Resource] = {}
         self.unclear = False
         self.documents: dict[str, tuple[ParseResult, ...]] = {}
 
@@ -86,7 +88,10 @@ class _Collected:
         self.documents[document] = results
         for resource, invalid in results:
             self.invalid += invalid
-            if resource is None and invalid:
+            if resource is not None and is_unreadable(resource):
+                self.broken.add(resource.ref)
+                self.stand_ins.setdefault(resource.ref, resource)
+            elif resource is None and invalid:
                 subject = invalid[0].subject
                 self.broken.add(subject)
                 self.unclear = self.unclear or not (subject.kind and subject.name)
@@ -97,7 +102,14 @@ class _Collected:
                 self.resources[resource.ref] = resource
 
     def build(self) -> Manifests:
-        return Manifests(self.resources, tuple(self.invalid), frozenset(self.broken), self.unclear, self.documents)
+        return Manifests(
+            self.resources,
+            tuple(self.invalid),
+            frozenset(self.broken),
+            self.unclear,
+            self.documents,
+            {ref: resource for ref, resource in self.stand_ins.items() if ref not in self.resources},
+        )
 
 
 def _split(text: str, path: str) -> Iterator[tuple[int, str]]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from gwctl.api.parse import INVALID, Invalid, Resource
+from gwctl.api.parse import INVALID, Invalid, Resource, is_unreadable
 from gwctl.api.ref import Ref
 from gwctl.dataplane import CertificateRefused, DataPlaneError, Refused, ReloadFailed
 from gwctl.dataplane.client import Client, Process
@@ -475,7 +475,8 @@ def _summary(plan: Plan) -> str:
 def _find_stale(invalid: Iterable[Invalid], snapshot: Snapshot) -> Mapping[Ref, tuple[Problem, ...]]:
     found: dict[Ref, tuple[Problem, ...]] = {}
     for item in invalid:
-        if item.reason == INVALID and snapshot.get(item.subject) is not None:
+        known = snapshot.get(item.subject)
+        if item.reason == INVALID and known is not None and not is_unreadable(known):
             problem = fall_back(item.subject, item.field, item.message)
             found[item.subject] = (*found.get(item.subject, ()), problem)
     return found

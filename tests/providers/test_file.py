@@ -1,6 +1,7 @@
 """The file source, as editors, ConfigMap mounts and git-sync use it."""
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import AsyncIterator
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from gwctl.api.parse import Invalid
+from gwctl.api.parse import Invalid, is_unreadable
 from gwctl.api.ref import Ref
 from gwctl.providers.file import FileSource
 from gwctl.providers.source import SourceError
+from tests.manifests import backend_tls_policy
 from tests.providers.reader import SETTLE, Reader
 
 
@@ -349,3 +351,31 @@ async def test_a_write_reaches_the_reader_at_once(tmp_path: Path) -> None:
             await waiting
             times.append(time.perf_counter() - started)
         assert sorted(times)[25] < 0.02  # about a millisecond on an idle machine
+
+
+async def test_a_policy_that_cannot_be_read_is_there_and_keeps_its_last_good_version(tmp_path: Path) -> None:
+    path, name = tmp_path / "p.json", Ref("BackendTLSPolicy", "default", "p")
+
+    def write(hostname: str, service: str = "web") -> None:
+        path.write_text(json.dumps(backend_tls_policy("p", service, "ca", hostname=hostname)))
+
+    write("*")
+    async with reading(tmp_path) as reader:
+        assert is_unreadable(reader.state[name])
+        assert [item.field for item in reader.invalid] == ["spec.validation.hostname"]
+        path.write_text("{")
+        await reader.next()
+        assert is_unreadable(reader.state[name])
+        write("web.test")
+        await reader.next()
+        assert not is_unreadable(reader.state[name])
+        write("*")
+        await reader.next()
+        assert not is_unreadable(reader.state[name])
+        assert [item.field for item in reader.invalid] == ["spec.validation.hostname"]
+        write("*", "other")
+        await reader.next()
+        assert is_unreadable(reader.state[name])
+        path.unlink()
+        await reader.next()
+        assert reader.state == {}

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gwctl.api.parse import is_unreadable
 from gwctl.api.ref import Ref
 from gwctl.api.secret import Secret
 from gwctl.kube.client import KubeClient
@@ -283,3 +284,23 @@ async def test_config_maps_that_policies_refer_to_are_read_by_name_and_no_other_
         "missing",
     }
     assert all("fieldSelector" in path for path in paths)
+
+
+async def test_a_policy_that_cannot_be_read_is_there_and_keeps_its_last_good_version(
+    client: KubeClient, server: ApiServer
+) -> None:
+    name = Ref("BackendTLSPolicy", "default", "p")
+    wrong = backend_tls_policy("p", "web", "a", subjectAltNames=[{"type": "IPAddress"}])
+    server.put(wrong)
+    async with reading(client) as (_, reader):
+        assert is_unreadable(reader.state[name])
+        assert [item.field for item in reader.invalid] == ["spec.validation.subjectAltNames[0].type"]
+        server.put(backend_tls_policy("p", "web", "a"))
+        await reader.until(lambda: not is_unreadable(reader.state[name]))
+        assert reader.invalid == ()
+        server.put(wrong)
+        await reader.until(lambda: reader.invalid != ())
+        assert not is_unreadable(reader.state[name])
+        server.remove("BackendTLSPolicy", "p")
+        await reader.until(lambda: name not in reader.state)
+        assert reader.invalid == ()

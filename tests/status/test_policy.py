@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gwctl.api.parse import parse_resource
 from gwctl.api.ref import Ref
 from gwctl.graph.build import build_graph
 from gwctl.graph.node import Graph
@@ -88,6 +89,24 @@ def test_what_is_wrong_is_told_by_events_once() -> None:
     again = build_statuses(Outcome(graph), statuses)
     assert again.changed == frozenset()
     assert build_events(statuses, again) == ()
+
+
+def test_a_policy_that_cannot_be_read_is_refused_and_names_the_field() -> None:
+    names = [{"type": "IPAddress", "hostname": "a.test"}]
+    policy = backend_tls_policy("p", "web", "ca", subjectAltNames=names)
+    resource = parse_resource(policy).resource
+    assert resource is not None
+    plain = graph_of(CA)
+    assert plain.index is not None
+    graph = build_graph(plain.index.snapshot.apply({POLICY: resource}), CONTROLLER)
+    (entry,) = build_statuses(Outcome(graph)).by_ref[POLICY].ancestors or ()
+    accepted = entry.conditions[0]
+    assert (accepted.type, accepted.status, accepted.reason) == ("Accepted", "False", "Invalid")
+    assert "spec.validation.subjectAltNames[0].type" in accepted.message
+    route = graph.routes[Ref("HTTPRoute", "default", "r")]
+    assert [item.service for rule in route.rules for item in rule.backends] == [None]
+    before = plain.routes[route.ref]
+    assert [item.service is None for rule in before.rules for item in rule.backends] == [False]
 
 
 def test_a_policy_that_can_no_longer_be_read_says_that_it_stands_as_before() -> None:
