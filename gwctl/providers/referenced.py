@@ -16,7 +16,7 @@ from typing import Protocol
 
 from gwctl.api.parse import Invalid, Resource
 from gwctl.api.ref import Ref
-from gwctl.graph.referenced import REFERRING, find_referenced
+from gwctl.graph.referenced import MOST_CONFIG_MAPS, REFERRING, find_referenced
 from gwctl.kube.client import KubeClient
 from gwctl.kube.error import Forbidden, Gone, KubeError, NotFound, Refused
 from gwctl.kube.kind import Kind
@@ -67,6 +67,7 @@ class Referenced:
         self._trouble = trouble
         self._snapshot = Snapshot()
         self._followers: dict[Ref, _Follower] = {}
+        self._left_out: Mapping[str, int] = {}
         self._hold_until = 0.0
         self._first_until: float | None = None
 
@@ -76,7 +77,8 @@ class Referenced:
         if not relevant:
             return
         self._snapshot = self._snapshot.apply(relevant)
-        wanted = find_referenced(self._snapshot, self._controller_name)
+        wanted, left_out = find_referenced(self._snapshot, self._controller_name)
+        self._note_left_out(left_out)
         for ref in self._followers.keys() - wanted:
             self._trouble.end(self._followers.pop(ref).stop())
         new = sorted(wanted - self._followers.keys())
@@ -106,6 +108,18 @@ class Referenced:
         if unread:
             some = ", ".join(unread[:_SOME]) + (f" and {len(unread) - _SOME} more" if len(unread) > _SOME else "")
             log.warning("beginning without objects that the Kubernetes API does not give", extra={"objects": some})
+
+    def _note_left_out(self, left_out: Mapping[str, int]) -> None:
+        for namespace in sorted(left_out.keys() - self._left_out.keys()):
+            log.warning(
+                "BackendTLSPolicies of a namespace refer to too many ConfigMaps: those of the youngest are not read",
+                extra={"namespace": namespace, "read": MOST_CONFIG_MAPS, "left_out": left_out[namespace]},
+            )
+        for namespace in sorted(self._left_out.keys() - left_out.keys()):
+            log.info(
+                "all ConfigMaps of a namespace's BackendTLSPolicies are read again", extra={"namespace": namespace}
+            )
+        self._left_out = left_out
 
     def _follow(self, ref: Ref, tasks: asyncio.TaskGroup) -> _Follower:
         follower, kind = _Follower(ref, self._objects, self._on_read), KINDS[ref.kind]

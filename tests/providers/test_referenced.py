@@ -15,6 +15,7 @@ import pytest
 from gwctl.api.parse import is_unreadable
 from gwctl.api.ref import Ref
 from gwctl.api.secret import Secret
+from gwctl.graph.referenced import MOST_CONFIG_MAPS
 from gwctl.kube.client import KubeClient
 from gwctl.kube.reflector import Pace
 from gwctl.providers.kubernetes import KubernetesSource
@@ -304,3 +305,26 @@ async def test_a_policy_that_cannot_be_read_is_there_and_keeps_its_last_good_ver
         server.remove("BackendTLSPolicy", "p")
         await reader.until(lambda: name not in reader.state)
         assert reader.invalid == ()
+
+
+async def test_more_config_maps_than_are_followed_are_told_of_once(
+    client: KubeClient, server: ApiServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(MOST_CONFIG_MAPS // 8 + 2):
+        server.put(backend_tls_policy(f"p{number}", "web", *(f"c{number}-{index}" for index in range(8))))
+    with caplog.at_level(logging.INFO, "gwctl.providers.referenced"):
+        async with reading(client) as (_, reader):
+            server.put(backend_tls_policy("p0", "web", "other"))
+            await reader.next()
+            server.remove("BackendTLSPolicy", "p0")
+            server.remove("BackendTLSPolicy", "p1")
+            await reader.until(lambda: Ref("BackendTLSPolicy", "default", "p1") not in reader.state)
+    told = [item for item in caplog.records if item.name == "gwctl.providers.referenced"]
+    assert [(item.levelname, item.__dict__["namespace"]) for item in told] == [
+        ("WARNING", "default"),
+        ("INFO", "default"),
+    ]
+    asked_for = {
+        request.partition("%3D")[2].partition("&")[0] for request in server.requests if "/configmaps" in request
+    }
+    assert len(asked_for) >= MOST_CONFIG_MAPS
