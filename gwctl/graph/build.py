@@ -33,7 +33,7 @@ from gwctl.graph.endpoints import resolve_endpoints
 from gwctl.graph.gateway import build_gateways
 from gwctl.graph.gatewayclass import check_class, own_classes
 from gwctl.graph.gatewayservice import owner_of, slots_of
-from gwctl.graph.grpc import check_grpc_rule
+from gwctl.graph.grpc import check_grpc_rule, find_unfit_grpc
 from gwctl.graph.listenerset import find_orphans
 from gwctl.graph.node import (
     REFUSED,
@@ -61,11 +61,11 @@ from gwctl.graph.node import (
 )
 from gwctl.graph.validate import (
     Refusal,
-    asks_first,
     check_rule,
     find_unfit,
     first_of_equal_headers,
     first_of_equal_names,
+    protects,
 )
 from gwctl.snapshot import Snapshot
 
@@ -512,7 +512,7 @@ class _RuleBuilder:
                 backends = self._backends(index, rule.backend_refs)
                 more = rule.timeouts, rule.retry, rule.session_persistence
                 yield HTTPRuleNode(index, rule.name or "", matches, filters, backends, *more)
-            elif asks_first(rule):
+            elif protects(rule):
                 matches, unfit = first_of_equal_names(rule.matches), find_unfit(rule.matches)
                 yield HTTPRuleNode(index, rule.name or "", matches, (), (), closed=True, unfit=unfit)
 
@@ -523,6 +523,9 @@ class _RuleBuilder:
                 filters = self._filters(f"spec.rules[{index}]", rule.filters)
                 session = rule.session_persistence
                 yield GRPCRuleNode(index, rule.name or "", rule.matches, filters, backends, session)
+            elif protects(rule):
+                unfit = find_unfit_grpc(rule.matches)
+                yield GRPCRuleNode(index, rule.name or "", rule.matches, (), (), closed=True, unfit=unfit)
 
     def _tcp(self, route: TCPRoute | TLSRoute) -> Iterator[TCPRuleNode]:
         for index, rule in enumerate(route.spec.rules):
@@ -566,7 +569,7 @@ def _check_classes(classes: Mapping[Ref, GatewayClass]) -> tuple[Problem, ...]:
 
 
 def _rule_stands(rule: HTTPRuleNode | GRPCRuleNode | TCPRuleNode) -> bool:
-    return not (isinstance(rule, HTTPRuleNode) and rule.closed)
+    return isinstance(rule, TCPRuleNode) or not rule.closed
 
 
 def _used(node: RouteNode | None) -> set[ServicePort]:

@@ -30,6 +30,17 @@ def check_grpc_rule(rule: GRPCRouteRule) -> list[Refusal]:
     return [*found, *check_rule(shared_part(rule))]
 
 
+def find_unfit_grpc(matches: tuple[GRPCRouteMatch, ...]) -> frozenset[int]:
+    """The places of the matches that HAProxy cannot have."""
+    unfit: set[int] = set()
+    for index, match in enumerate(matches):
+        found: list[Refusal] = []
+        _check_match(match, "", found)
+        if found:
+            unfit.add(index)
+    return frozenset(unfit)
+
+
 def shared_part(rule: GRPCRouteRule) -> HTTPRouteRule:
     """All of a rule but its matches, as the rule of an HTTPRoute: there it means the same."""
     return HTTPRouteRule.model_construct(

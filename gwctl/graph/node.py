@@ -266,7 +266,7 @@ class HTTPRuleNode:
 
 @dataclass(frozen=True, slots=True)
 class GRPCRuleNode:
-    """A rule of a GRPCRoute that stands. ``index`` is its place in the resource; refused rules are left out."""
+    """A rule of a GRPCRoute that stands or is closed, as with HTTPRoutes."""
 
     index: int
     name: str
@@ -274,6 +274,8 @@ class GRPCRuleNode:
     filters: tuple[FilterNode, ...]
     backends: tuple[BackendNode, ...]
     session: SessionPersistence | None = None
+    closed: bool = False
+    unfit: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

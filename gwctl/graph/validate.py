@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import pcre2
 
+from gwctl.api.grpcroute import GRPCRouteRule
 from gwctl.api.httproute import (
     FILTER_FIELDS,
     HTTPCORSFilter,
@@ -102,10 +103,13 @@ def check_rule(rule: HTTPRouteRule) -> list[Refusal]:
     return found
 
 
-def asks_first(rule: HTTPRouteRule) -> bool:
-    """Tell whether requests of a rule must not pass unasked, so that no other rule may have them if it is refused."""
+def protects(rule: HTTPRouteRule | GRPCRouteRule) -> bool:
+    """Tell whether a rule has filters without which no request may pass: if it is refused, nobody gets its requests.
+
+    Requests for a filter of others that is not there must get an error (HTTPRouteFilter.extensionRef).
+    """
     filters = (*rule.filters, *(item for ref in rule.backend_refs for item in ref.filters))
-    return any(item.type == "ExternalAuth" for item in filters)
+    return any(item.type in ("ExternalAuth", "ExtensionRef") for item in filters)
 
 
 def find_unfit(matches: tuple[HTTPRouteMatch, ...]) -> frozenset[int]:

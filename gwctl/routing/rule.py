@@ -135,9 +135,9 @@ def _read_matches(node: HTTPRuleNode | GRPCRuleNode) -> Iterator[tuple[Match, Pr
             # What is left of a match that cannot be had takes at least its requests, and where its place is.
             yield _widen(match) if index in node.unfit else match, _http_precedence(match)
     else:
-        for grpc in node.matches:
+        for index, grpc in enumerate(node.matches):
             match = _build_grpc_match(grpc)
-            yield match, _grpc_precedence(grpc.method, match)
+            yield _widen(match) if index in node.unfit else match, _grpc_precedence(grpc.method, match)
 
 
 def _widen(match: Match) -> Match:

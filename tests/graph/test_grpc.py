@@ -119,6 +119,15 @@ def test_a_rule_that_cannot_be_served_is_refused_with_its_field(rule: str, field
     assert (found.field, found.condition) == (f"spec.rules[1].{field}", "PartiallyInvalid")
 
 
+def test_a_refused_rule_that_protects_is_closed() -> None:
+    extension = "filters: [{type: ExtensionRef, extensionRef: {group: a.b, kind: C, name: d}}]"
+    bad = "{method: {type: RegularExpression, service: 'a)|(b'}}"
+    made = graph(f"[{{matches: [{{method: {{service: a}}}}, {bad}], {extension}}}, {{}}]")
+    closed, other = (rule for node in made.routes.values() for rule in node.rules if isinstance(rule, GRPCRuleNode))
+    assert (closed.closed, sorted(closed.unfit), closed.filters, closed.backends) == (True, [1], (), ())
+    assert not other.closed
+
+
 def test_a_match_too_long_for_a_row_is_refused() -> None:
     value = "ü" * 2000
     headers = ", ".join(f"{{name: h{number}, value: {value}}}" for number in range(2))

@@ -129,6 +129,11 @@ AUTH = "{type: ExternalAuth, externalAuth: {backendRef: {name: s, port: 80}, %s}
 MANY = f"protocol: HTTP, http: {{allowedHeaders: [{', '.join('x' * 64 + str(n) for n in range(64))}]}}"
 
 CLOSED = [
+    (
+        f"backendRefs: [{{name: s, port: 80, filters: [{EXTENSION}]}}]",
+        "backendRefs[0].filters[0].type",
+    ),
+    (f"filters: [{EXTENSION}]", "filters[0].type"),
     (f"filters: [{AUTH % 'protocol: GRPC, grpc: {}'}]", "filters[0].externalAuth.protocol"),
     (
         f"filters: [{AUTH % 'protocol: HTTP, http: {}, forwardBody: {maxSize: 1}'}]",
@@ -145,16 +150,11 @@ CLOSED = [
 ]
 
 UNSUPPORTED = [
-    (f"filters: [{EXTENSION}]", "filters[0].type"),
     ("retry: {attempts: 101}", "retry.attempts"),
     ("sessionPersistence: {}, retry: {}", "sessionPersistence"),
     ("sessionPersistence: {sessionName: 'a=b'}", "sessionPersistence.sessionName"),
     ("sessionPersistence: {sessionName: Cookie, type: Header}", "sessionPersistence.sessionName"),
     ("sessionPersistence: {absoluteTimeout: 0s}", "sessionPersistence.absoluteTimeout"),
-    (
-        f"backendRefs: [{{name: s, port: 80, filters: [{EXTENSION}]}}]",
-        "backendRefs[0].filters[0].type",
-    ),
     ("matches: [{path: {type: RegularExpression, value: 'a('}}]", "matches[0].path.value"),
     (
         "matches: [{headers: [{type: RegularExpression, name: a, value: 'a('}]}]",
