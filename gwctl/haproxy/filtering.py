@@ -25,41 +25,58 @@ _BODY_MILLISECONDS = 60_000
 """As long as a client may take anyway: see ``client_timeout``."""
 
 
+_ROWS = {
+    "headers": (1, Table.REQUEST_HEADERS),
+    "response_headers": (2, Table.RESPONSE_HEADERS),
+    "location": (3, Table.LOCATIONS),
+    "cors": (5, Table.CORS),
+    "mirrors": (6, Table.MIRRORS),
+    "auths": (8, Table.AUTHS),
+}
+"""By variables: the rows that a row in ``filters`` names, by the number of its field."""
+
+
 def filter_request(files: Files) -> Iterator[Rule]:
-    """Rules of a request that has filters."""
+    """Rules of a request that has filters. All rows are looked up first: a route may change while a request waits."""
     yield set_variable("row", f"var(txn.filters),map_str({files(Table.FILTERS)})")
     # A row that is missing must not let through what it would have kept out.
     yield answer(500, f"!{found('row')}")
-    yield set_variable("response_headers", f"var(txn.row),field(2,|),map_str({files(Table.RESPONSE_HEADERS)})")
-    yield set_variable("location", f"var(txn.row),field(3,|),map_str({files(Table.LOCATIONS)})")
-    yield from _answer_preflight(files)
-    yield set_variable("auths", f"var(txn.row),field(8,|),map_str({files(Table.AUTHS)})")
+    yield from _find_rows(files, *_ROWS)
+    yield from _answer_preflight()
     yield lua("gwctl_ask", found("auths"))
     # Whatever keeps Lua from saying yes, such as a fault of its own.
-    yield answer(503, f"{{ var(txn.row),field(8,|) -m len gt 0 }} !{found('allowed')}")
+    yield answer(503, f"{found('auths')} !{found('allowed')}")
     yield from find_path()
     yield from _redirect()
     yield answer(500, IS_ERROR)
-    yield set_variable("mirrors", f"var(txn.row),field(6,|),map_str({files(Table.MIRRORS)})")
     yield set_variable("retry", "var(txn.row),field(7,|)", "{ var(txn.row),field(7,|) -m len gt 0 }")
     yield from _await_body()
     yield lua("gwctl_mirror", found("mirrors"))
     yield from count_requests(LOST_COPIES, "str(all)", found("copy_lost"))
-    yield from change_request(files)
+    yield from _change_request()
     yield set_variable("timeouts", "var(txn.row),field(4,|)", "{ var(txn.row),field(4,|) -m len gt 0 }")
     yield from loop.enter()
 
 
 def change_copy(files: Files) -> Iterator[Rule]:
     """Rules of a copy on the loop: what its rule's filters before the mirror have done, is done to it too."""
-    yield set_variable("location", f"var(txn.row),field(3,|),map_str({files(Table.LOCATIONS)})")
+    yield answer(500, f"!{found('row')} !{{ var(txn.filters) -m str -- {loop.NO_FILTERS} }}")
+    yield from _find_rows(files, "headers", "location")
     yield from find_path()
-    yield from change_request(files)
+    yield from _change_request()
 
 
-def change_request(files: Files) -> Iterator[Rule]:
+def _find_rows(files: Files, *variables: str) -> Iterator[Rule]:
+    """Find rows that a row in ``filters`` names; where one of them is missing it cannot be followed."""
+    for variable in variables:
+        number, table = _ROWS[variable]
+        yield set_variable(variable, f"var(txn.row),field({number},|),map_str({files(table)})")
+    for variable in variables:
+        yield answer(500, f"{{ var(txn.row),field({_ROWS[variable][0]},|) -m len gt 0 }} !{found(variable)}")
+
+
+def _change_request() -> Iterator[Rule]:
     """Change headers, then path and host, as `find_path` has found them."""
-    yield set_variable("headers", f"var(txn.row),field(1,|),map_str({files(Table.REQUEST_HEADERS)})")
     yield from change_headers("headers")
     yield when({"type": "set-path", "path_fmt": "%[var(txn.to_path)]"}, found("to_path"))
     yield set_header("host", "%[var(txn.location),field(5,|)]", _LOCATION_HOST)
@@ -73,9 +90,8 @@ def _await_body() -> Iterator[Rule]:
         yield when({"type": "wait-for-body", "wait_time": _BODY_MILLISECONDS}, fits)
 
 
-def _answer_preflight(files: Files) -> Iterator[Rule]:
+def _answer_preflight() -> Iterator[Rule]:
     """Let Lua compare the origin, where there is one; what it says goes into the response."""
-    yield set_variable("cors", f"var(txn.row),field(5,|),map_str({files(Table.CORS)})")
     yield set_variable("origin", "req.hdr(origin)", found("cors"))
     yield lua("gwctl_cors", found("origin"))
     yield answer(204, found("preflight"))

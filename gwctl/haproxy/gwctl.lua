@@ -1,5 +1,6 @@
 -- The part of gwctl's routing program that has to loop: rules with conditions, and backends by weight.
--- Loaded once per thread. It holds no state but what it has parsed: rows are immutable, so a parsed row stays right.
+-- Loaded once per thread. It holds no state but what it has parsed (rows are immutable, so a parsed row stays right), the
+-- workers that send copies, and how many questions there are.
 --
 --   group row   rule '&' rule ...       rules in the order of precedence, the first that fits takes the request
 --   rule        conditions '?' entry    conditions joined by '+'; none: always fits
@@ -555,8 +556,38 @@ core.register_action("gwctl_mirror", { "http-req" }, function(txn)
 end)
 
 -- Questions: whether a request may pass. Any answer but 200 is given to the client. One goes out on a connection of its
--- own; what cannot be asked is denied.
+-- own; what cannot be asked is denied. A client may have hundreds of requests in flight and each question takes three
+-- descriptors, without which HAProxy ends: so each thread has few at once, and one Service half of them.
 local LONGEST_ANSWER = 8000
+local QUESTIONS = 100
+-- Of HAProxy's maxconn the questions of all threads take this part at most.
+local PART_OF_CONNECTIONS = 8
+local limit
+local asking, asking_of = 0, {}
+
+-- Also HAProxy's garbage collector gives a place back: of a client that goes away nothing but the token is left.
+local function release(place)
+    local service = place.service
+    if service == nil then return end
+    place.service = nil
+    asking = asking - 1
+    asking_of[service] = asking_of[service] > 1 and asking_of[service] - 1 or nil
+end
+
+local PLACE = { __gc = release }
+
+-- Gives a place for a question, nil where there is none.
+local function take_place(service)
+    if limit == nil then
+        local info = core.get_info()
+        local share = tonumber(info.Maxconn) // (PART_OF_CONNECTIONS * tonumber(info.Nbthread))
+        limit = math.max(2, math.min(QUESTIONS, share))
+    end
+    local of_service = asking_of[service] or 0
+    if asking >= limit or of_service >= limit // 2 then return nil end
+    asking, asking_of[service] = asking + 1, of_service + 1
+    return setmetatable({ service = service }, PLACE)
+end
 
 local parse_auths = cache(function(text)
     local auths = {}
@@ -681,7 +712,10 @@ end
 core.register_action("gwctl_ask", { "http-req" }, function(txn)
     for _, auth in ipairs(parse_auths(txn:get_var("txn.auths"))) do
         if auth.service == "!" then return deny(txn, 500, {}, "") end
+        local place = take_place(auth.service)
+        if place == nil then return deny(txn, 503, {}, "") end
         local ok, status, headers, body = pcall(ask, txn, auth)
+        release(place)
         if not ok or status == nil then return deny(txn, 503, {}, "") end
         if status ~= 200 then return deny(txn, status, headers, body or "") end
         take_over(txn, auth, headers)

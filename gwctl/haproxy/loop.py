@@ -32,6 +32,9 @@ HEADER = "gwctl-loop"
 
 The deadline is a time in milliseconds, the id a name."""
 
+NO_FILTERS = "-"
+"""Stands for the key of a row in ``filters`` where there is none."""
+
 STATUS = "gwctl-status"
 """The header that holds the real status of an answer whose status says "again"."""
 

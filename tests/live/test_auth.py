@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import socket
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from gwctl.haproxy.names import Table
 from gwctl.routing.request import Request
 from tests.harness import DataPlane, EchoBackend, free_port
-from tests.http1 import Connection
+from tests.http1 import Connection, fetch
 from tests.live.site import get, path, running, serving
 from tests.manifests import Manifest, backend, endpoints, http_route, service
 
@@ -149,3 +150,106 @@ async def test_rows_that_are_missing_let_nothing_pass(dataplane: DataPlane, tmp_
             async with asyncio.timeout(20):
                 while (status := (await connection.send(get("/"))).status) != 401:
                     assert status in (500, 503)
+
+
+async def test_a_slow_service_gets_no_more_questions_than_there_are_places(
+    dataplane: DataPlane, tmp_path: Path
+) -> None:
+    """And clients that give up leave their places to others."""
+    asked: set[asyncio.StreamWriter] = set()
+
+    async def answer_some(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            if b"/fast" in await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            else:
+                asked.add(writer)
+            await reader.read()
+        asked.discard(writer)
+        writer.close()
+
+    slow = await asyncio.start_server(answer_some, "127.0.0.1", free_port(), backlog=socket.SOMAXCONN)
+    parts = [service("slow"), *endpoints("slow", [slow.sockets[0].getsockname()])]
+    rules = [rule("/", auth("slow")), rule("/free")]
+    async with slow, running(dataplane, tmp_path, http_route("r", rules), *parts) as site, asyncio.timeout(60):
+        info = dict(line.split(": ", 1) for line in (await dataplane.runtime("show info")).splitlines() if ": " in line)
+        places = 50 * int(info["Nbthread"])
+        for _ in range(3):
+            async with AsyncExitStack() as clients:
+                for _ in range(10):
+                    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+                    clients.push_async_callback(_give_up, writer)
+                    writer.write(_hundred_requests("/slow"))
+                    await _read_an_answer(reader)
+                assert 0 < len(asked) <= places
+                assert (await fetch(site.port, get("/free"))).status == 200
+            for _ in range(20):
+                while (status := (await fetch(site.port, get("/fast"))).status) != 200:
+                    assert status == 503
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+
+
+def _hundred_requests(where: str) -> bytes:
+    """All that an HTTP/2 client says who asks for a path a hundred times."""
+    fields = ((":method", "GET"), (":scheme", "http"), (":path", where), (":authority", "a.test"))
+    block = b"".join(
+        b"\0" + bytes((len(name),)) + name.encode() + bytes((len(value),)) + value.encode() for name, value in fields
+    )
+    requests = b"".join(_frame(1, 5, 2 * index + 1, block) for index in range(100))
+    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, b"") + requests
+
+
+async def _give_up(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+async def _read_an_answer(reader: asyncio.StreamReader) -> None:
+    """Wait until one of them has an answer: of a hundred some always find no place."""
+    kind = None
+    while kind != 1:
+        head = await reader.readexactly(9)
+        kind = head[3]
+        await reader.readexactly(int.from_bytes(head[:3], "big"))
+
+
+async def test_a_request_that_waits_while_its_route_changes_is_changed_as_it_was_to_be(
+    dataplane: DataPlane, tmp_path: Path
+) -> None:
+    may_answer, is_asked = asyncio.Event(), asyncio.Event()
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            is_asked.set()
+            await may_answer.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    waiting = await asyncio.start_server(wait, "127.0.0.1", free_port())
+    parts = [service("waiting"), *endpoints("waiting", [waiting.sockets[0].getsockname()])]
+    change: Manifest = {"set": [{"name": "x-tenant", "value": "one"}], "remove": ["x-admin"]}
+    filters: list[Manifest] = [
+        auth("waiting"),
+        {"type": "RequestHeaderModifier", "requestHeaderModifier": change},
+        {"type": "ResponseHeaderModifier", "responseHeaderModifier": {"set": [{"name": "x-seen", "value": "one"}]}},
+    ]
+    async with (
+        waiting,
+        running(
+            dataplane, tmp_path, http_route("r", [rule("/", *filters), rule("/kept", auth("waiting"))]), *parts
+        ) as site,
+        asyncio.timeout(20),
+    ):
+        held = asyncio.create_task(fetch(site.port, get("/", x_admin="yes")))
+        await is_asked.wait()
+        await site.apply(http_route("r", [rule("/kept", auth("waiting"))]), *parts)
+        may_answer.set()
+        answer = await held
+        assert (answer.status, answer.headers["x-seen"]) == (200, "one")
+        received = answer.json()["headers"]
+        assert (received["x-tenant"], "x-admin" in received) == (["one"], False)
