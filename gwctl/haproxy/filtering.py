@@ -49,7 +49,8 @@ def filter_request(files: Files) -> Iterator[Rule]:
     yield from find_path()
     yield from _redirect()
     yield answer(500, IS_ERROR)
-    yield set_variable("retry", "var(txn.row),field(7,|)", "{ var(txn.row),field(7,|) -m len gt 0 }")
+    # Calls of gRPC are never repeated: they may be streams, and tell what became of them in trailers.
+    yield set_variable("retry", "var(txn.row),field(7,|)", f"{{ var(txn.row),field(7,|) -m len gt 0 }} !{grpc.IS_GRPC}")
     yield from _await_body()
     yield lua("gwctl_mirror", found("mirrors"))
     yield from count_requests(LOST_COPIES, "str(all)", found("copy_lost"))

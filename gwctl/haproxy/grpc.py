@@ -2,8 +2,8 @@
 
 What HAProxy answers itself is 404, 500, 502, 503 or 504. A gRPC call gets such an error as a response without a body
 whose headers hold the status ("Trailers-Only"): UNIMPLEMENTED where no rule takes it, else UNAVAILABLE
-(GRPCRouteRule.backendRefs). The surprising fact: an error's body is written before any rule sees its response, so
-bodies of errors are written for plain HTTP only.
+(GRPCRouteRule.backendRefs). What ExternalAuth refuses has the status that gRPC's clients make of HTTP's. The surprising
+fact: an error's body is written before any rule sees its response, so bodies of errors are written for plain HTTP only.
 """
 
 from __future__ import annotations
@@ -47,12 +47,11 @@ def note_answers() -> Iterator[Rule]:
 
 
 def answer_errors() -> Iterator[Rule]:
-    """Rules of every response: an error that HAProxy made becomes a gRPC status."""
-    yield _set(
-        "grpc_status", f"int({_UNAVAILABLE})", f"{IS_GRPC} !{{ var(txn.answered) -m found }} {{ status ge 400 }}"
-    )
+    """Rules of every response: an error that HAProxy made becomes a gRPC status, where Lua has not given it one."""
     is_error = "{ var(txn.grpc_status) -m found }"
-    yield _set("grpc_status", f"int({_UNIMPLEMENTED})", f"{is_error} {{ status {HTTPStatus.NOT_FOUND.value} }}")
+    made_here = f"{IS_GRPC} !{is_error} !{{ var(txn.answered) -m found }}"
+    yield _set("grpc_status", f"int({_UNIMPLEMENTED})", f"{made_here} {{ status {HTTPStatus.NOT_FOUND.value} }}")
+    yield _set("grpc_status", f"int({_UNAVAILABLE})", f"{made_here} {{ status ge 400 }}")
     headers = {
         "content-type": "application/grpc",
         "grpc-status": "%[var(txn.grpc_status)]",

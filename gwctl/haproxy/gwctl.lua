@@ -692,6 +692,19 @@ local function deny(txn, status, headers, body)
     txn:done(txn:reply({ status = status, headers = answer, body = body }))
 end
 
+-- The statuses of gRPC by those of HTTP; 2, UNKNOWN, is of all others.
+local GRPC_STATUS = { [400] = 13, [401] = 16, [403] = 7, [404] = 12, [429] = 14, [502] = 14, [503] = 14, [504] = 14 }
+
+-- Gives the client of a refused request what the Service has answered. A call of gRPC has its status in headers and
+-- no body (the rules of its response write them).
+local function refuse(txn, status, headers, body)
+    if txn:get_var("txn.grpc") ~= nil then
+        txn:set_var("txn.grpc_status", GRPC_STATUS[status] or 2)
+        body = ""
+    end
+    return deny(txn, status, headers, body)
+end
+
 -- The answer's headers go on to the backend. One that is named in the filter never comes from the client.
 local function take_over(txn, auth, headers)
     for _, name in ipairs(auth.answer_list) do
@@ -717,7 +730,7 @@ core.register_action("gwctl_ask", { "http-req" }, function(txn)
         local ok, status, headers, body = pcall(ask, txn, auth)
         release(place)
         if not ok or status == nil then return deny(txn, 503, {}, "") end
-        if status ~= 200 then return deny(txn, status, headers, body or "") end
+        if status ~= 200 then return refuse(txn, status, headers, body or "") end
         take_over(txn, auth, headers)
     end
     txn:set_var("txn.allowed", "1")

@@ -47,10 +47,18 @@ COPY_MILLISECONDS = 5_000
 COPY_CONNECT_MILLISECONDS = 700
 """How long a copy waits for a connection, which HAProxy tries four times."""
 
+_LONGEST_REFUSAL = 12_000
+"""How many bytes of a refusal are waited for, the sizes of chunks included: Lua passes on shorter bodies only."""
+
 _ATTEMPT = "{ var(txn.loop) -m beg attempt| }"
 _COPY = "{ var(txn.loop) -m beg copy| }"
 _ASK = "{ var(txn.loop) -m beg ask| }"
 _RETRY = found("retry")
+
+
+def forget() -> Rule:
+    """Give the rule that takes our header out of what a client sends."""
+    return {"type": "del-header", "hdr_name": HEADER}
 
 
 def enter() -> Iterator[Rule]:
@@ -86,7 +94,7 @@ def leave(services: str, filters: str) -> Iterator[Rule]:
     """Rules of a request that comes in on the loop, before a copy is changed; ``services``, ``filters``: map files."""
     yield set_variable("loop", f"req.hdr({HEADER})")
     yield answer(403, f"!{found('loop')}")
-    yield when({"type": "del-header", "hdr_name": HEADER}, "")
+    yield forget()
     yield set_variable("target", "var(txn.loop),field(2,|)")
     yield set_variable("backend", f"var(txn.target),map_str({services})")
     yield set_variable("filters", "var(txn.loop),field(3,|)")
@@ -135,6 +143,9 @@ def judge() -> Iterator[Rule]:
     """Rules of a backend's answer on the loop: Lua knows the codes; the client of a copy wants no answer at all."""
     yield set_variable("answered", "bool(true)")
     yield when({"type": "return", "return_status_code": 204, "return_content_type": ""}, _COPY)
+    # Lua reads bodies of refusals only, and waits for each byte of them anew.
+    whole = {"type": "wait-for-body", "wait_time": COPY_MILLISECONDS, "wait_at_least": _LONGEST_REFUSAL}
+    yield when(whole, f"{_ASK} !{{ status 200 }}")
     yield when({"type": "del-header", "hdr_name": STATUS}, "")
     yield from _find_rest()
     yield lua("gwctl_judge", f"{_RETRY} {{ status 400:599 }}")

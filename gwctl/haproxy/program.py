@@ -295,6 +295,7 @@ def _http(layout: Layout, *, tls: bool = False) -> Section:
         "http_request_rule_list": [
             *(_note_port() if tls and layout.http3 else ()),
             *grpc.recognize(),
+            loop.forget(),
             *find_row(layout.table(Table.HOSTS), "req.hdr(host),host_only,lower,rtrim(.)", "vhost"),
             answer(404, f"!{found('vhost')}"),
             *(_refuse_misdirected() if tls else ()),
@@ -441,7 +442,9 @@ def _retry(layout: Layout) -> Section:
         "mode": "http",
         "from": DEFAULTS_LOOP,
         "forwardfor": {"enabled": "enabled"},
-        "http_reuse": "always",
+        # Requests of one client share connections, those of different clients never: what a client does not read would
+        # hold up all that come over the same connection.
+        "http_reuse": "safe",
         "retry_on": f"conn-failure {loop.AGAIN}",
         "http_request_rule_list": list(loop.carry_on()),
         "http_response_rule_list": list(loop.give_status_back()),

@@ -57,7 +57,12 @@ def rule(where: str, *filters: Manifest, **more: Any) -> Manifest:
 
 async def test_nothing_passes_that_is_not_let_pass(dataplane: DataPlane, tmp_path: Path) -> None:
     async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            if b"/drip" in await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 403 No\r\ncontent-length: 8000\r\n\r\n")
+                while not reader.at_eof():
+                    writer.write(b"x")
+                    await asyncio.wait([asyncio.create_task(reader.read())], timeout=0.2)
             await reader.read()
         writer.close()
 
@@ -131,10 +136,16 @@ async def test_nothing_passes_that_is_not_let_pass(dataplane: DataPlane, tmp_pat
             answer = await connection.send(get("/cors", origin="https://a.test"))
             assert (answer.status, answer.headers["access-control-allow-origin"]) == (401, "https://a.test")
 
+            answer = await connection.send(get("/all", content_type="application/grpc"))
+            assert (answer.status, answer.headers["grpc-status"], answer.body) == (200, "16", b"")
+
+            drip = asyncio.create_task(fetch(site.port, get("/silent/drip")))
             found = {}
             for where in ("/gone", "/idle", "/refusing", "/both", "/silent", "/free"):
                 found[where] = (await connection.send(Request("GET", "a.test", where, "", good))).status
             assert found == {"/gone": 500, "/idle": 503, "/refusing": 503, "/both": 503, "/silent": 504, "/free": 200}
+            async with asyncio.timeout(20):
+                assert (await drip).status == 504, "whatever is sent, an answer that does not end is none"
             big = "x" * 9000
             assert (await connection.send(get("/all", authorization="good", x_big=big))).status == 200
 

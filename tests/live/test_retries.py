@@ -106,7 +106,12 @@ async def test_an_attempt_is_the_same_request_again(dataplane: DataPlane, tmp_pa
             "urlRewrite": {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/old/old"}},
         },
     ]
-    async with retrying(dataplane, tmp_path, [rule("/old", 3, 503, filters=filters)]) as (site, flaky):
+    plain = {"matches": [path("/plain")], "backendRefs": [backend("web")]}
+    async with retrying(dataplane, tmp_path, [rule("/old", 3, 503, filters=filters), plain]) as (site, flaky):
+        assert "gwctl-loop" not in (await fetch(site.port, get("/plain", gwctl_loop="forged"))).json()["headers"]
+        flaky.expect(503)
+        answer = await fetch(site.port, get("/old", content_type="application/grpc"))
+        assert (answer.status, len(flaky.received)) == (503, 1), "a call is never sent again"
         flaky.expect(503, 503)
         request = Request("PUT", "a.test", "/old/x%2Fy", "q=%20", (("gwctl-loop", "attempt|forged"),))
         response = await fetch(site.port, request)
@@ -118,6 +123,38 @@ async def test_an_attempt_is_the_same_request_again(dataplane: DataPlane, tmp_pa
         headers = received["headers"]
         assert (headers["x-a"], headers["host"], headers["x-forwarded-for"]) == (["1"], ["a.test"], ["127.0.0.1"])
         assert not [name for name in headers if name.startswith("gwctl")]
+
+
+async def test_a_client_that_does_not_read_holds_up_no_other(dataplane: DataPlane, tmp_path: Path) -> None:
+    async def send_without_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            while True:
+                writer.write(bytes(50_000))
+                await writer.drain()
+        writer.close()
+
+    endless = await asyncio.start_server(send_without_end, "127.0.0.1", free_port())
+    parts = [service("endless"), *endpoints("endless", [endless.sockets[0].getsockname()])]
+    rules = [
+        rule("/endless", 2, 503, backendRefs=[backend("endless")]),
+        rule("/", 2, 503, backendRefs=[backend("web")]),
+    ]
+    async with endless, running(dataplane, tmp_path, http_route("r", rules), *parts) as site:
+        idle = []
+        for _ in range(4):
+            reader, writer = await asyncio.open_connection("127.0.0.1", site.port, limit=1000)
+            writer.write(b"GET /endless HTTP/1.1\r\nhost: a.test\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            idle.append(writer)
+        for _ in range(40):
+            async with asyncio.timeout(ENOUGH):
+                assert (await fetch(site.port, get("/"))).status == 200
+        for writer in idle:
+            writer.transport.abort()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
 
 async def test_bodies_that_fit_into_a_buffer_are_sent_again_and_others_once(
