@@ -69,7 +69,7 @@ class Pace:
     """
 
     first: float = 0.2
-    longest: float = 10.0
+    longest: float = 5.0
     refused: float = 30.0
     watch: float = 240.0
     silence: float = 150.0
@@ -112,11 +112,12 @@ class Trouble:
 
 
 class Backoff:
-    """How long to wait after failures in a row."""
+    """How long to wait after failures in a row. Another kind of failure is the first of its row."""
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
         self._next = pace.first
+        self._kind: type[KubeError] | None = None
 
     def reset(self) -> None:
         """Start anew."""
@@ -124,6 +125,9 @@ class Backoff:
 
     def next(self, error: KubeError) -> float:
         """Give the seconds to wait: with jitter, and at least what the API server asks for."""
+        if type(error) is not self._kind:
+            self.reset()
+            self._kind = type(error)
         longest = self._pace.refused if isinstance(error, Forbidden) else self._pace.longest
         seconds, self._next = min(self._next, longest), min(self._next * 2, longest)
         return max(seconds * random.uniform(0.5, 1.0), error.retry_after or 0.0)

@@ -6,11 +6,11 @@ Containers are killed from the node, which only the cluster that the tests start
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import signal
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -105,7 +105,19 @@ def address(two_replicas: Cluster, kubectl: Kubectl, namespace: str) -> str:
     kubectl.run("rollout", "status", "deployment/web", f"--namespace={namespace}", "--timeout=90s")
     kubectl.run("wait", "gateway/gateway", f"--namespace={namespace}", "--for=condition=Programmed", "--timeout=90s")
     found = kubectl.get("gateway", "gateway", f"--namespace={namespace}")
-    return str(found["status"]["addresses"][0]["value"])
+    address = str(found["status"]["addresses"][0]["value"])
+    until("both replicas serve", lambda: all(answers(address).status == 200 for _ in range(20)))
+    return address
+
+
+def answers(address: str) -> http.client.HTTPResponse:
+    """Send a request on a connection of its own, which leads to either replica."""
+    connection = http.client.HTTPConnection(address, timeout=10)
+    try:
+        connection.request("GET", "/", headers={"host": "life.test"})
+        return connection.getresponse()
+    finally:
+        connection.close()
 
 
 @asynccontextmanager
@@ -207,7 +219,7 @@ async def test_a_rollout_of_the_backend_fails_no_request(address: str, kubectl: 
 
 
 async def test_the_api_server_is_killed_and_clients_see_nothing(address: str, kubectl: Kubectl, namespace: str) -> None:
-    def answers() -> bool:
+    def is_there() -> bool:
         try:
             return kubectl.run("get", "--raw", "/readyz").strip() == "ok"
         except PartError:
@@ -218,7 +230,7 @@ async def test_the_api_server_is_killed_and_clients_see_nothing(address: str, ku
         (victim,) = processes("kube-apiserver --etcd-servers")
         os.kill(victim, signal.SIGKILL)
         await asyncio.to_thread(until, "another process", lambda: victim not in processes("kube-apiserver --etcd"))
-        await asyncio.to_thread(until, "the API server answers again", answers)
+        await asyncio.to_thread(until, "the API server answers again", is_there)
         filters = [{"type": "ResponseHeaderModifier", "responseHeaderModifier": {"set": [{"name": "a", "value": "b"}]}}]
         rule = {"filters": filters, "backendRefs": [{"name": "web", "port": 80}]}
         route = kubectl.get("httproute", "web", f"--namespace={namespace}")
@@ -226,12 +238,7 @@ async def test_the_api_server_is_killed_and_clients_see_nothing(address: str, ku
         kubectl.apply({key: route[key] for key in ("apiVersion", "kind", "metadata", "spec")})
 
         def is_changed() -> bool:
-            """Whether it is for connections enough to meet both replicas."""
-            for _ in range(20):
-                with urllib.request.urlopen(f"http://{address}/", timeout=10) as response:
-                    if response.headers.get("a") != "b":
-                        return False
-            return True
+            return all(answers(address).headers.get("a") == "b" for _ in range(20))
 
         await asyncio.to_thread(until, "a change made afterwards is served", is_changed)
         await asyncio.to_thread(until, "ready", lambda: all_ready(kubectl))

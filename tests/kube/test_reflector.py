@@ -356,4 +356,4 @@ def test_a_missing_right_is_asked_for_ever_more_rarely() -> None:
     backoff = Backoff(Pace(first=1.0, longest=2.0, refused=8.0))
     found = waits(backoff, *[Forbidden("", 403, "")] * 5)
     assert all(most / 2 <= wait <= most for wait, most in zip(found, (1, 2, 4, 8, 8), strict=True))
-    assert backoff.next(ServerError("", 500, "")) <= 2.0
+    assert backoff.next(ServerError("", 500, "")) <= 1.0
