@@ -23,7 +23,7 @@ from gwctl.haproxy.program import (
     program_sections,
     slot_section,
 )
-from gwctl.haproxy.slot import MODES, allocate, size_listener_pools, size_pools
+from gwctl.haproxy.slot import MODES, NOTHING, allocate, size_listener_pools, size_pools
 from gwctl.haproxy.state import (
     CrtList,
     Protocol,
@@ -87,13 +87,13 @@ def build_state(
     pools: Pools,
     previous: Desired | None = None,
     refused: frozenset[str] = frozenset(),
-    resting: Collection[str] = (),
+    resting: Mapping[str, str] = NOTHING,
 ) -> Desired:
     """Build the desired state; parts that ``previous`` has for the same input are taken from it.
 
     ``refused``: the names of certificates and sets of authorities that HAProxy did not take, which are left out; so are
     the servers that would need one, so that requests for them fail. ``resting``: slots to which requests may still be
-    on their way, so that no other Service gets them.
+    on their way, by the keys of the Services that have left them, so that no other gets them.
     """
     slots = (name for kind, name in actual.sections if kind is SectionKind.BACKENDS)
     held = actual.tables.get(Table.SERVICES, {})

@@ -6,10 +6,13 @@ Which Service holds which slot is read from HAProxy's own ``services`` table, so
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 from gwctl.graph.gatewayservice import SLOT_RANGES, Mode, slot_mode_of
 from gwctl.haproxy.names import listener_slot_port, slot_mode, slot_name
 from gwctl.haproxy.table import service_mode
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 MODES = ("http", "tcp")
 """The modes of backend slots; those of listener slots are `SLOT_RANGES`'."""
@@ -32,17 +35,21 @@ def size_pools(
     services: Collection[str],
     held: Mapping[str, str],
     initial: Mapping[str, int],
-    resting: Collection[str] = (),
+    resting: Mapping[str, str] = NOTHING,
 ) -> dict[str, int]:
     """Size the pool of each mode, for the slots that exist, the keys of the Services and the slots held till now.
 
-    ``resting``: slots that Services have left a moment ago, which count as taken where a Service is new.
+    ``resting``: slots that Services have left a moment ago, by key; they count as taken where another Service is new.
     """
     slots = [slot_mode(name) for name in existing]
     needed = [service_mode(key) for key in services]
-    new = {service_mode(key) for key in services if key not in held}
+    new = {service_mode(key) for key in services if key not in held and key not in resting}
     left = {slot for key, slot in held.items() if key not in services}
-    left |= {slot for slot in resting if slot_mode(slot) in new and slot not in held.values()}
+    left |= {
+        slot
+        for key, slot in resting.items()
+        if slot_mode(slot) in new and slot not in held.values() and key not in services
+    }
     leaving = [slot_mode(slot) for slot in left]
     return {
         mode: size_pool(slots.count(mode), needed.count(mode), leaving.count(mode), initial[mode]) for mode in MODES
@@ -50,9 +57,9 @@ def size_pools(
 
 
 def allocate(
-    services: Iterable[str], held: Mapping[str, str], pools: Mapping[str, int], resting: Collection[str] = ()
+    services: Iterable[str], held: Mapping[str, str], pools: Mapping[str, int], resting: Mapping[str, str] = NOTHING
 ) -> dict[str, str]:
-    """Give every Service (by key) a slot: the one it holds where that is sound, else the first free one.
+    """Give every Service (by key) a slot: the one it holds, or had, where that is sound, else the first free one.
 
     ``held`` is the actual ``services`` table. A slot that another Service just leaves, or has left a moment ago, is
     taken last: by `size_pools` there is a free one but where rows that gwctl did not write hold slots twice.
@@ -60,12 +67,14 @@ def allocate(
     wanted = sorted(services)
     given: dict[str, str] = {}
     taken: set[str] = set()
-    for key in wanted:
-        slot = held.get(key)
-        if slot is not None and slot not in taken and _is_in_pool(slot, service_mode(key), pools):
-            given[key] = slot
-            taken.add(slot)
-    leaving = {*held.values(), *resting} - taken
+    for of in (held, resting):
+        for key in wanted:
+            slot = of.get(key)
+            fits = slot is not None and slot not in taken and _is_in_pool(slot, service_mode(key), pools)
+            if slot is not None and fits and key not in given:
+                given[key] = slot
+                taken.add(slot)
+    leaving = {*held.values(), *resting.values()} - taken
     free = {mode: _free_slots(mode, size, taken, leaving) for mode, size in pools.items()}
     for key in wanted:
         if key not in given:

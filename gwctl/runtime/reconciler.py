@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -115,7 +115,7 @@ class Reconciler:
         self._refused: dict[FrontendKey, str] = {}
         self._refused_certificates: dict[str, str] = {}
         self._retry_refused = 0.0
-        self._resting: dict[str, float] = {}
+        self._resting: dict[str, tuple[str, float]] = {}
         self._reported: frozenset[Problem | Invalid] = frozenset()
         self._stale: Mapping[Ref, tuple[Problem, ...]] = {}
 
@@ -372,15 +372,15 @@ class Reconciler:
         )
         return diff(self._desired.state, self._actual)
 
-    def _rest(self) -> Collection[str]:
-        """Give the slots that Services have left of late."""
+    def _rest(self) -> Mapping[str, str]:
+        """Give the slots that Services have left of late, by key."""
         assert self._pipeline is not None and self._actual is not None
         now = time.monotonic()
         held = self._actual.tables.get(Table.SERVICES, {})
-        left = {slot for key, slot in held.items() if key not in self._pipeline.tables.services}
-        self._resting |= dict.fromkeys(left, now + _REST_SECONDS)
-        self._resting = {slot: until for slot, until in self._resting.items() if until > now}
-        return self._resting.keys()
+        left = {key: slot for key, slot in held.items() if key not in self._pipeline.tables.services}
+        self._resting |= {key: (slot, now + _REST_SECONDS) for key, slot in left.items()}
+        self._resting = {key: (slot, until) for key, (slot, until) in self._resting.items() if until > now}
+        return {key: slot for key, (slot, _) in self._resting.items()}
 
     async def _read(self) -> State:
         if self._executor is None:
