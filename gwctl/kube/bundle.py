@@ -16,13 +16,15 @@ from gwctl.kube.reflector import Backoff, Pace
 
 _PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 _ANNOTATION = "gateway.networking.k8s.io/bundle-version"
+_CHANNEL = "gateway.networking.k8s.io/channel"
 _AGAIN_SECONDS = 300.0
 
 
 class BundleVersions:
     """Knows ``found``: the versions, an empty text for a CRD that names none; None while gwctl cannot read them.
 
-    ``has_looked``: whether it was tried. ``on_change`` is called then, and whenever ``found`` is another.
+    ``channels``: ``standard`` or ``experimental``, of all CRDs that say so. ``has_looked``: whether it was tried.
+    ``on_change`` is called then, and whenever something is another.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class BundleVersions:
         seconds: float = _AGAIN_SECONDS,
     ) -> None:
         self.found: frozenset[str] | None = None
+        self.channels: frozenset[str] = frozenset()
         self.has_looked = False
         self._client = client
         self._names = [f"{kind.plural}.{kind.group}" for kind in kinds]
@@ -47,28 +50,29 @@ class BundleVersions:
         backoff = Backoff(self._pace)
         while True:
             try:
-                self._note(await self._read())
+                self._note(*await self._read())
             except KubeError as error:
-                self._note(self.found)
+                self._note(self.found, self.channels)
                 await backoff.wait(error)
             else:
                 backoff.reset()
                 await asyncio.sleep(self._seconds)
 
-    def _note(self, found: frozenset[str] | None) -> None:
-        if self.has_looked and found == self.found:
+    def _note(self, found: frozenset[str] | None, channels: frozenset[str]) -> None:
+        if self.has_looked and (found, channels) == (self.found, self.channels):
             return
-        self.found, self.has_looked = found, True
+        self.found, self.channels, self.has_looked = found, channels, True
         self._on_change()
 
-    async def _read(self) -> frozenset[str] | None:
-        versions = set()
+    async def _read(self) -> tuple[frozenset[str] | None, frozenset[str]]:
+        versions, channels = set(), set()
         for name in self._names:
             try:
                 annotations = await self._client.get_annotations(f"{_PATH}/{name}")
             except NotFound:
                 continue
             except Forbidden:
-                return None
+                return None, frozenset()
             versions.add(annotations.get(_ANNOTATION, ""))
-        return frozenset(versions)
+            channels.add(annotations.get(_CHANNEL, ""))
+        return frozenset(versions), frozenset(channels - {""})

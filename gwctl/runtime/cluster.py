@@ -129,7 +129,9 @@ class Cluster:
         if self._last is None or self._pipeline is None or not self.election.is_leader or not self._versions.has_looked:
             return
         addresses = self._addresses(self._pipeline)
-        outcome = replace(self._last, addresses=addresses, bundle_versions=self._versions.found)
+        outcome = replace(
+            self._last, addresses=addresses, bundle_versions=self._versions.found, channels=self._versions.channels
+        )
         before, self._statuses = self._statuses, build_statuses(outcome, self._statuses)
         self._status_writer.update(self._statuses)
         self._recorder.record(build_events(before, self._statuses))

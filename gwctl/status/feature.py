@@ -6,7 +6,7 @@ its row with the change that makes it work.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 FEATURES: Mapping[str, str] = {
     "BackendTLSPolicy": "graph/backendtls.py: authorities of ConfigMaps, ports, conflicts; haproxy/state.py: ServerTLS",
@@ -59,3 +59,13 @@ FEATURES: Mapping[str, str] = {
 
 SUPPORTED_FEATURES: tuple[str, ...] = tuple(sorted(FEATURES))
 """In ascending order, as the Gateway API wants it (GatewayClassStatus.supportedFeatures)."""
+
+_EXPERIMENTAL = frozenset({"HTTPRouteRetry", "HTTPRouteRetryBackendTimeout", "HTTPRouteRetryConnectionError"})
+"""What routes can ask for by the CRDs of the experimental channel alone: the API server drops the field else."""
+
+
+def find_features(channels: Collection[str]) -> tuple[str, ...]:
+    """Give what is supported with CRDs of these channels; without any, with all that gwctl knows of."""
+    if set(channels) != {"standard"}:
+        return SUPPORTED_FEATURES
+    return tuple(name for name in SUPPORTED_FEATURES if name not in _EXPERIMENTAL)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from gwctl.api.ref import Ref
 from gwctl.status.condition import Condition, judge, select, with_notes
-from gwctl.status.feature import SUPPORTED_FEATURES
+from gwctl.status.feature import find_features
 from gwctl.status.outcome import Outcome
 from gwctl.status.status import Status
 
@@ -35,7 +35,7 @@ def build_gatewayclasses(outcome: Outcome, before: Outcome | None) -> Iterator[t
                 metadata.uid,
                 outcome.generation(ref, metadata.generation),
                 conditions=tuple(conditions),
-                supported_features=SUPPORTED_FEATURES,
+                supported_features=find_features(outcome.channels),
             ),
         )
 

@@ -43,6 +43,7 @@ class Outcome:
     ``applied`` is the graph that HAProxy was last read back to have, ``refused`` what HAProxy said to the listeners
     that it did not take. A Gateway that is not in ``addresses`` waits for them. ``bundle_versions`` are the versions of
     the Gateway API that the cluster's CRDs say they have (empty text: one that says none); None: nobody looked.
+    ``channels``: theirs, ``standard`` or ``experimental``; empty where nobody knows.
     ``stale`` tells of objects that stand as they were before, because what they are now cannot be read.
     """
 
@@ -51,6 +52,7 @@ class Outcome:
     refused: Mapping[ListenerKey, str] = field(default_factory=_empty)
     addresses: Mapping[Ref, GatewayAddresses] = field(default_factory=_empty)
     bundle_versions: frozenset[str] | None = None
+    channels: frozenset[str] = frozenset()
     stale: Mapping[Ref, Stale] = field(default_factory=_empty)
 
     def resource(self, ref: Ref) -> Resource | None:

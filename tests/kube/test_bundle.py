@@ -36,13 +36,13 @@ async def looking(client: KubeClient, seconds: float = 60.0) -> AsyncIterator[tu
 
 
 async def test_every_crd_says_its_version(client: KubeClient, server: ApiServer) -> None:
-    put_crd(server, "gateways", bundle_version="v1.6.3")
-    put_crd(server, "httproutes", bundle_version="v1.5.0")
+    put_crd(server, "gateways", bundle_version="v1.6.3", channel="standard")
+    put_crd(server, "httproutes", bundle_version="v1.5.0", channel="experimental")
     put_crd(server, "tcproutes")
     async with looking(client) as (versions, changed):
-        assert versions.found is None
         await asyncio.wait_for(changed.wait(), 10)
     assert versions.found == frozenset({"v1.6.3", "v1.5.0", ""})
+    assert versions.channels == {"standard", "experimental"}
 
 
 async def test_a_newer_version_is_seen_in_time_and_only_a_change_is_told(client: KubeClient, server: ApiServer) -> None:

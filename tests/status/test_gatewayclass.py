@@ -77,3 +77,14 @@ def test_what_is_claimed_has_no_problem(feature: str) -> None:
     assert feature in SUPPORTED_FEATURES
     graph = graph_of(GATEWAY + route(more=rule(RULES[feature])))
     assert graph.problems == ()
+
+
+def test_with_crds_of_the_standard_channel_nothing_is_claimed_that_they_cannot_say() -> None:
+    def features(*channels: str) -> set[str]:
+        status = status_of(Outcome(graph_of(CLASS), channels=frozenset(channels)), CLASS_REF)
+        return set(status.supported_features or ())
+
+    assert features() == features("experimental") == features("standard", "experimental")
+    assert features() - features("standard") == {
+        "HTTPRouteRetry", "HTTPRouteRetryBackendTimeout", "HTTPRouteRetryConnectionError",
+    }  # fmt: skip
