@@ -60,9 +60,10 @@ async def test_nothing_passes_that_is_not_let_pass(dataplane: DataPlane, tmp_pat
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             if b"/drip" in await reader.readuntil(b"\r\n\r\n"):
                 writer.write(b"HTTP/1.1 403 No\r\ncontent-length: 8000\r\n\r\n")
-                while not reader.at_eof():
+                gone = asyncio.create_task(reader.read())
+                while not gone.done():
                     writer.write(b"x")
-                    await asyncio.wait([asyncio.create_task(reader.read())], timeout=0.2)
+                    await asyncio.wait([gone], timeout=0.2)
             await reader.read()
         writer.close()
 
