@@ -13,7 +13,7 @@ import pcre2
 
 from gwctl.api.grpcroute import GRPCMethodMatch, GRPCRouteMatch, GRPCRouteRule
 from gwctl.api.httproute import HTTPRouteRule
-from gwctl.graph.validate import MATCH_LIMIT, Refusal, check_rule, regex_error
+from gwctl.graph.validate import MATCH_LIMIT, Refusal, check_rule, find_refused, regex_error
 
 METHOD_LIMIT = 1024
 """Longest service and method together: as long as the path of an HTTPRoute."""
@@ -32,13 +32,7 @@ def check_grpc_rule(rule: GRPCRouteRule) -> list[Refusal]:
 
 def find_unfit_grpc(matches: tuple[GRPCRouteMatch, ...]) -> frozenset[int]:
     """The places of the matches that HAProxy cannot have."""
-    unfit: set[int] = set()
-    for index, match in enumerate(matches):
-        found: list[Refusal] = []
-        _check_match(match, "", found)
-        if found:
-            unfit.add(index)
-    return frozenset(unfit)
+    return find_refused(matches, _check_match)
 
 
 def shared_part(rule: GRPCRouteRule) -> HTTPRouteRule:

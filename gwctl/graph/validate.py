@@ -8,9 +8,9 @@ what its author never wrote.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote
 
 import pcre2
@@ -66,6 +66,8 @@ AUTHS_LIMIT = 12_000
 WILDCARD_LEVELS = 12
 """How many labels may follow ``*.`` in a host name: one look-up each, for hosts without a row of their own."""
 
+Match = TypeVar("Match")
+
 _HEADER_NAME = re.compile(HEADER_NAME_PATTERN[1:-1])
 _PRINTABLE = re.compile(r"[!-~]*")
 
@@ -114,13 +116,18 @@ def protects(rule: HTTPRouteRule | GRPCRouteRule) -> bool:
 
 def find_unfit(matches: tuple[HTTPRouteMatch, ...]) -> frozenset[int]:
     """The places of the matches that HAProxy cannot have."""
-    unfit: set[int] = set()
+    return find_refused(matches, _check_match)
+
+
+def find_refused(matches: Iterable[Match], check: Callable[[Match, str, list[Refusal]], None]) -> frozenset[int]:
+    """The places of the matches, of any kind, in which a check finds something."""
+    refused: set[int] = set()
     for index, match in enumerate(matches):
         found: list[Refusal] = []
-        _check_match(match, "", found)
+        check(match, "", found)
         if found:
-            unfit.add(index)
-    return frozenset(unfit)
+            refused.add(index)
+    return frozenset(refused)
 
 
 def _check_session(session: SessionPersistence, found: list[Refusal]) -> None:
