@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, StrictStr, model_validator
 
-from gwctl.api.meta import Object
+from gwctl.api.meta import Object, without_notes
 
 CA_KEY = "ca.crt"
 
@@ -31,10 +31,7 @@ class ConfigMap(Object):
     def _drop_others(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        kept = dict(value)
-        metadata = value.get("metadata")
-        if isinstance(metadata, Mapping):
-            kept["metadata"] = {key: item for key, item in metadata.items() if key not in ("annotations", "labels")}
+        kept = without_notes(value)
         for field in ("data", "binaryData"):
             content = kept.get(field)
             if isinstance(content, Mapping):

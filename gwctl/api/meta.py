@@ -63,6 +63,15 @@ class ObjectMeta(PartialWire):
         return "" if time is None else time.isoformat(timespec="microseconds")
 
 
+def without_notes(manifest: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Copy a manifest without labels and annotations: kubectl writes the whole object into one of these."""
+    kept = dict(manifest)
+    metadata = manifest.get("metadata")
+    if isinstance(metadata, Mapping):
+        kept["metadata"] = {key: item for key, item in metadata.items() if key not in ("annotations", "labels")}
+    return kept
+
+
 class Object(PartialWire):
     """A resource. ``ref`` names it; ``age`` orders it: older first, then namespace, then name.
 

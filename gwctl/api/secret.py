@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 
-from gwctl.api.meta import Object
+from gwctl.api.meta import Object, without_notes
 from gwctl.api.sensitive import Sensitive
 
 TLS_TYPE = "kubernetes.io/tls"
@@ -56,10 +56,7 @@ class Secret(Object):
     def _drop_others(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        kept = dict(value)
-        metadata = value.get("metadata")
-        if isinstance(metadata, Mapping):  # kubectl writes the whole Secret into an annotation
-            kept["metadata"] = {key: item for key, item in metadata.items() if key not in ("annotations", "labels")}
+        kept = without_notes(value)
         for field in ("data", "stringData"):
             content = kept.get(field)
             if value.get("type") != TLS_TYPE:
