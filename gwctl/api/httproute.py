@@ -31,6 +31,7 @@ from gwctl.api.wire import (
     Wire,
     check_backend_port,
     check_parent_refs,
+    check_rules,
 )
 
 ORIGIN_PATTERN = r"(^\*$)|(^(http(s)?):\/\/(((\*\.)?([a-zA-Z0-9\-]+\.)*[a-zA-Z0-9-]+|\*)(:([0-9]{1,5}))?)$)"
@@ -253,16 +254,9 @@ class HTTPRoute(Object):
     def check(self) -> list[Violation]:
         found = super().check()
         found += check_parent_refs(self.spec.parent_refs, ("spec", "parentRefs"))
-        names: set[str] = set()
+        found += check_rules([(rule.name, len(rule.matches)) for rule in self.spec.rules])
         for index, rule in enumerate(self.spec.rules):
-            loc: Loc = ("spec", "rules", index)
-            if rule.name is not None:
-                if rule.name in names:
-                    found.append(Violation((*loc, "name"), "must be unique within the route"))
-                names.add(rule.name)
-            _check_rule(rule, loc, found)
-        if sum(len(rule.matches) for rule in self.spec.rules) > 128:
-            found.append(Violation(("spec", "rules"), "the rules have more than 128 matches in all"))
+            _check_rule(rule, ("spec", "rules", index), found)
         return found
 
 

@@ -9,7 +9,7 @@ unknown.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
@@ -148,6 +148,18 @@ def check_parent_refs(refs: tuple[ParentReference, ...], loc: Loc) -> list[Viola
             message = "sectionName or port must be unique when parentRefs name the same parent twice"
             found.append(Violation((*loc, index), message))
         whole.add(section)
+    return found
+
+
+def check_rules(rules: Sequence[tuple[str | None, int]]) -> list[Violation]:
+    """The rules of a route, each as its name and how many matches it has: names differ, and matches have a limit."""
+    found: list[Violation] = []
+    names = [name for name, _ in rules]
+    for index, name in enumerate(names):
+        if name is not None and name in names[:index]:
+            found.append(Violation(("spec", "rules", index, "name"), "must be unique within the route"))
+    if sum(matches for _, matches in rules) > 128:
+        found.append(Violation(("spec", "rules"), "the rules have more than 128 matches in all"))
     return found
 
 
