@@ -24,10 +24,6 @@ from gwctl.api.wire import (
     Wire,
 )
 
-WELL_KNOWN_PATTERN = (
-    r"^(System|([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/"
-    r"([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]))$"
-)
 SYSTEM = "System"
 
 

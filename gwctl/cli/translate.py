@@ -56,9 +56,9 @@ def translate(manifests: Path, output: str, stage: str, config_file: Path | None
     click.echo(to_text(plain, output))
 
 
-def translate_to_haproxy(pipeline: Pipeline, pools: Pools, layout: Layout = LAYOUT) -> dict[str, Any]:
+def translate_to_haproxy(pipeline: Pipeline, pools: Pools) -> dict[str, Any]:
     """Give the state of a HAProxy that had nothing; of the slots that are not used only their number."""
-    state = build_state(pipeline.routing, pipeline.tables, NOTHING, layout, pools).state
+    state = build_state(pipeline.routing, pipeline.tables, NOTHING, LAYOUT, pools).state
     unused = Counter(slot_mode(key.name) for key in state.sections if is_slot(key) and key.name not in state.servers)
     sections = {
         f"{key.kind} {key.name}": to_plain(section)

@@ -7,8 +7,8 @@ from gwctl.api.wire import GATEWAY_GROUP
 from gwctl.snapshot import Snapshot
 
 
-def reference_is_permitted(snapshot: Snapshot, source: Ref, target: Ref, target_group: str = "") -> bool:
-    """Whether ``source``, an object of the Gateway API, may refer to ``target``.
+def reference_is_permitted(snapshot: Snapshot, source: Ref, target: Ref) -> bool:
+    """Whether ``source``, an object of the Gateway API, may refer to ``target``, one of the core group.
 
     Within one namespace always; else a grant in the target's namespace must name both sides.
     """
@@ -20,8 +20,7 @@ def reference_is_permitted(snapshot: Snapshot, source: Ref, target: Ref, target_
             for item in grant.spec.from_
         )
         if from_fits and any(
-            item.group == target_group and item.kind == target.kind and item.name in (None, target.name)
-            for item in grant.spec.to
+            item.group == "" and item.kind == target.kind and item.name in (None, target.name) for item in grant.spec.to
         ):
             return True
     return False

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 
 from gwctl.kube.client import Json, KubeClient
 from gwctl.kube.error import Malformed, NotFound
@@ -20,13 +19,10 @@ from gwctl.kube.kind import Kind, newest
 class Discovery:
     """Knows one group. What it has read counts for ``seconds``."""
 
-    def __init__(
-        self, client: KubeClient, group: str, seconds: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, client: KubeClient, group: str, seconds: float) -> None:
         self._client = client
         self._path = f"/apis/{group}"
         self._seconds = seconds
-        self._clock = clock
         self._served: dict[str, set[str]] = {}
         self._stale_at = 0.0
         self._lock = asyncio.Lock()
@@ -34,9 +30,9 @@ class Discovery:
     async def version(self, kind: Kind) -> str | None:
         """Give the version of a kind to use, None when none that can be read is served. Raises `KubeError`."""
         async with self._lock:
-            if self._clock() >= self._stale_at:
+            if time.monotonic() >= self._stale_at:
                 self._served = await self._read()
-                self._stale_at = self._clock() + self._seconds
+                self._stale_at = time.monotonic() + self._seconds
         return newest(kind.versions & self._served.get(kind.name, set()))
 
     def forget(self) -> None:

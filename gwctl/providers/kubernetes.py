@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,7 @@ KINDS = (
 )
 """What is read. A kind of the Gateway API has a live side, but for ReferenceGrant, which has no status."""
 
+_BY_NAME = {kind.name: kind for kind in KINDS}
 _REQUIRED = frozenset({"GatewayClass", "Gateway"})
 _OWN = frozenset({"Service", "EndpointSlice"})
 _WITHOUT_STATUS = frozenset({"ReferenceGrant"})
@@ -85,14 +86,12 @@ class KubernetesSource:
         own_namespace: str = "",
         *,
         controller_name: str = "",
-        kinds: Iterable[Kind] = KINDS,
         observer: Observer | None = None,
         pace: Pace | None = None,
     ) -> None:
         self._client = client
         self._namespaces = namespaces
         self._own_namespace = own_namespace
-        self._kinds = {kind.name: kind for kind in kinds}
         self._observer = observer or Observer()
         self._pace = pace or Pace()
         self._discovery = Discovery(client, GATEWAY_GROUP, self._pace.missing / 2)
@@ -109,7 +108,7 @@ class KubernetesSource:
             on_read=self._store.wake.set,
         )
         self._tasks = asyncio.TaskGroup()
-        self._unread = {(kind.name, part) for kind in self._kinds.values() for part in self._parts(kind)}
+        self._unread = {(kind.name, part) for kind in KINDS for part in self._parts(kind)}
         self._begun = False
 
     async def batches(self) -> AsyncIterator[Batch]:
@@ -144,7 +143,7 @@ class KubernetesSource:
     def path(self, ref: Ref) -> str | None:
         """Give the path of an object in the version that is read, None while its kind is not served."""
         version = self._versions.get(ref.kind)
-        return self._kinds[ref.kind].path(version, ref.namespace, ref.name) if version else None
+        return _BY_NAME[ref.kind].path(version, ref.namespace, ref.name) if version else None
 
     @property
     def unread_kinds(self) -> tuple[str, ...]:
@@ -152,7 +151,7 @@ class KubernetesSource:
         names = {name for name, _ in self._unread}
         if not names and not self._begun and self._referenced.is_waiting(first=True):
             return self._referenced.unread_kinds
-        return tuple(name for name in self._kinds if name in names)
+        return tuple(name for name in _BY_NAME if name in names)
 
     def _take(self) -> Batch | None:
         if self._unread:
@@ -174,7 +173,7 @@ class KubernetesSource:
 
     async def _follow_all(self) -> None:
         async with self._tasks as tasks:
-            for kind in self._kinds.values():
+            for kind in KINDS:
                 for part in self._parts(kind):
                     tasks.create_task(self._follow(kind, part))
 

@@ -38,7 +38,6 @@ class Cluster:
     """The cluster's side of one replica: its source, and what it writes while it is the leader."""
 
     def __init__(self, config: Config, client: KubeClient, metrics: Metrics) -> None:
-        self._config = config
         self._metrics = metrics
         self._namespace = config.pod_namespace or _own_namespace()
         self._has_services = config.gateway_service_type != "none"

@@ -41,14 +41,12 @@ class ServiceWriter:
         is_leader: Callable[[], bool],
         on_error: Callable[[], None] = lambda: None,
         count: Callable[[str], None] = lambda result: None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._settings = settings
         self._is_leader = is_leader
         self._on_error = on_error
         self._count = count
-        self._clock = clock
         self._pipeline: Pipeline | None = None
         self._changed = asyncio.Event()
         self._errors: dict[Ref, str] = {}
@@ -87,7 +85,7 @@ class ServiceWriter:
                 delay = min(delay * 2, _LONGEST_RETRY_SECONDS)
 
     async def _work(self, pipeline: Pipeline) -> bool:
-        now = self._clock()
+        now = time.monotonic()
         self._freed = {slot: until for slot, until in self._freed.items() if until > now}
         changes = plan_services(pipeline.graph, pipeline.snapshot, self._settings, self._freed)
         errors: dict[Ref, str] = {}
@@ -140,5 +138,5 @@ class ServiceWriter:
     def _note_slots(self, pipeline: Pipeline) -> None:
         services = pipeline.snapshot.services.values()
         used = frozenset(slot for service in services if owner_of(service) for slot in slots_of(service).values())
-        self._freed |= dict.fromkeys(self._used - used, self._clock() + _FREED_SECONDS)
+        self._freed |= dict.fromkeys(self._used - used, time.monotonic() + _FREED_SECONDS)
         self._used = used
