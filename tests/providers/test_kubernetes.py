@@ -5,7 +5,6 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,20 +40,6 @@ def tcp_route(name: str, port: int = 80) -> dict[str, Any]:
 
 def ref(name: str, kind: str = "Service", namespace: str = "default") -> Ref:
     return Ref(kind, namespace, name)
-
-
-@pytest.fixture
-async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ApiServer]:
-    monkeypatch.delenv("HTTP_PROXY", raising=False)
-    monkeypatch.delenv("http_proxy", raising=False)
-    async with ApiServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(server: ApiServer, tmp_path: Path) -> AsyncIterator[KubeClient]:
-    async with KubeClient(server.kubeconfig(tmp_path / "kubeconfig")) as client:
-        yield client
 
 
 @asynccontextmanager

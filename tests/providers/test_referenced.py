@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,18 +37,9 @@ A, B = make_pair("a.test"), make_pair("b.test")
 
 
 @pytest.fixture
-async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ApiServer]:
-    monkeypatch.delenv("HTTP_PROXY", raising=False)
-    monkeypatch.delenv("http_proxy", raising=False)
-    async with ApiServer() as server:
-        server.put(gateway_class())
-        yield server
-
-
-@pytest.fixture
-async def client(server: ApiServer, tmp_path: Path) -> AsyncIterator[KubeClient]:
-    async with KubeClient(server.kubeconfig(tmp_path / "kubeconfig")) as client:
-        yield client
+def server(server: ApiServer) -> ApiServer:
+    server.put(gateway_class())
+    return server
 
 
 @asynccontextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,21 +32,12 @@ PACE = Pace(first=0.01, longest=0.04, refused=0.02, missing=0.02)
 
 
 @pytest.fixture
-async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ApiServer]:
-    monkeypatch.delenv("HTTP_PROXY", raising=False)
-    monkeypatch.delenv("http_proxy", raising=False)
-    async with ApiServer() as server:
-        server.put(gateway_class())
-        server.put(gateway([listener("http", 80)]))
-        server.put(ROUTE)
-        server.put(OTHER)
-        yield server
-
-
-@pytest.fixture
-async def client(server: ApiServer, tmp_path: Path) -> AsyncIterator[KubeClient]:
-    async with KubeClient(server.kubeconfig(tmp_path / "kubeconfig")) as client:
-        yield client
+def server(server: ApiServer) -> ApiServer:
+    server.put(gateway_class())
+    server.put(gateway([listener("http", 80)]))
+    server.put(ROUTE)
+    server.put(OTHER)
+    return server
 
 
 @asynccontextmanager
