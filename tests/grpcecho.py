@@ -32,6 +32,7 @@ END = grpc.aio.EOF
 """What a stream's ``read`` gives after the last message."""
 
 CALL_SECONDS = 20.0
+UNTIL_SECONDS = 30.0
 
 
 class GrpcEcho(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -44,9 +45,9 @@ class GrpcEcho(grpc.GenericRpcHandler):  # type: ignore[misc]
     silent until `release` is set. Every other method is unary and answers with JSON: name, path, metadata.
     """
 
-    def __init__(self, name: str, port: int = 0, *, pair: Pair | None = None) -> None:
+    def __init__(self, name: str, *, pair: Pair | None = None) -> None:
         self.name = name
-        self.port = port or free_port()
+        self.port = free_port()
         self.calls = 0
         self._pair = pair
         self.lengths: list[int] = []
@@ -156,8 +157,8 @@ class GrpcClient:
     With ``trusted``, certificates in PEM, it speaks TLS and asks for the host in the handshake.
     """
 
-    def __init__(self, port: int, host: str = "127.0.0.1", trusted: str = "") -> None:
-        self._address = f"{host}:{port}"
+    def __init__(self, port: int, *, trusted: str = "") -> None:
+        self._address = f"127.0.0.1:{port}"
         self._trusted = trusted
         self._channels: dict[str, Any] = {}
 
@@ -207,11 +208,11 @@ class GrpcClient:
             echo,
         )
 
-    async def until(self, call: Call, code: str, backend: str = "", seconds: float = 30.0) -> Reply:
+    async def until(self, call: Call, code: str, backend: str = "") -> Reply:
         """Make a call until it ends with this code, and comes from this backend."""
         reply: Reply | None = None
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(UNTIL_SECONDS):
                 while True:
                     reply = await self.call(call)
                     if reply.code == code and backend in ("", reply.backend):

@@ -250,15 +250,15 @@ class DataPlane:
                 return int(fields[2])
         raise HarnessError("HAProxy's master does not say how often it has reloaded")
 
-    async def wait_for_reload(self, before: Worker, seconds: float = START_SECONDS) -> Worker:
+    async def wait_for_reload(self, before: Worker) -> Worker:
         """Wait until another worker serves than `before` and return it."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError, KeyError):
                 if (now := await self.worker()) != before:
                     return now
             await asyncio.sleep(POLL_SECONDS)
-        raise HarnessError(f"HAProxy did not reload in {seconds} s\n{_tail(self.haproxy_log)}")
+        raise HarnessError(f"HAProxy did not reload in {START_SECONDS} s\n{_tail(self.haproxy_log)}")
 
     def _make_temporary(self) -> Path:
         folder = Path(tempfile.mkdtemp(prefix="gwctl-"))
@@ -641,8 +641,8 @@ def _info(text: str) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition(": ") for line in text.splitlines())}
 
 
-def _tail(log: Path, lines: int = 20) -> str:
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
 
 
 async def _serve(backend: EchoBackend | TcpEcho) -> None:

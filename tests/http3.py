@@ -36,8 +36,8 @@ backend quic
 class Http3Client:
     """Sends requests in HTTP/3 to a port; it names ``name`` in the handshake and shows a certificate, or none."""
 
-    def __init__(self, port: int, name: str, *, shown: Pair | None = None, address: str = "quic4@127.0.0.1") -> None:
-        self._address = f"{address}:{port}"
+    def __init__(self, port: int, name: str, *, shown: Pair | None = None) -> None:
+        self._address = f"quic4@127.0.0.1:{port}"
         self._name = name
         self._shown = shown
         self._port = free_port()

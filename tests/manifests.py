@@ -220,9 +220,9 @@ def backend(name: str, port: int = 80, weight: int = 1) -> Manifest:
     return {"name": name, "port": port, "weight": weight}
 
 
-def backend_object(name: str, port: int = 80) -> Manifest:
-    """A reference to a Service without a weight."""
-    return {"name": name, "port": port}
+def backend_object(name: str) -> Manifest:
+    """A reference to port 80 of a Service without a weight."""
+    return {"name": name, "port": 80}
 
 
 def _object(version: str, kind: str, name: str, namespace: str, spec: Manifest) -> Manifest:
@@ -430,8 +430,8 @@ def _random_rewrite(random: Random, prefixes: bool) -> Manifest:
 
 
 def _random_cors(random: Random) -> Manifest:
-    def some(values: tuple[str, ...], most: int = 2) -> list[str]:
-        return ["*"] if random.random() > 0.8 else random.sample(values, random.randint(0, most))
+    def some(values: tuple[str, ...]) -> list[str]:
+        return ["*"] if random.random() > 0.8 else random.sample(values, random.randint(0, 2))
 
     cors: Manifest = {
         "allowOrigins": some(ORIGINS),

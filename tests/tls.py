@@ -16,6 +16,9 @@ from tests.certificates import Pair
 from tests.harness import EchoBackend
 from tests.http1 import Connection, Response
 
+HOST = "127.0.0.1"
+WAIT_SECONDS = 30.0
+
 
 @dataclass(frozen=True)
 class Handshake:
@@ -50,13 +53,11 @@ def client_context(
     return context
 
 
-async def shake_hands(
-    port: int, name: str, context: ssl.SSLContext | None = None, host: str = "127.0.0.1"
-) -> Handshake | None:
+async def shake_hands(port: int, name: str, context: ssl.SSLContext | None = None) -> Handshake | None:
     """Do a handshake, naming nobody when ``name`` is empty; None when the server refuses it."""
     try:
         _, writer = await asyncio.open_connection(
-            host, port, ssl=context or client_context(), server_hostname=name or host
+            HOST, port, ssl=context or client_context(), server_hostname=name or HOST
         )
     except (ssl.SSLError, ConnectionError):
         return None
@@ -84,11 +85,11 @@ async def greet(port: int, name: str) -> tuple[str, bytes] | None:
         return None
 
 
-async def wait_for_greeting(port: int, name: str, wanted: tuple[str, bytes] | None, seconds: float = 30.0) -> None:
+async def wait_for_greeting(port: int, name: str, wanted: tuple[str, bytes] | None) -> None:
     """Greet until this is the answer."""
     found: tuple[str, bytes] | None = None
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(WAIT_SECONDS):
             while True:
                 found = await greet(port, name)
                 if found == wanted:
@@ -177,11 +178,11 @@ async def fetch_tls(port: int, name: str, request: Request) -> Response:
         return await connection.send(request)
 
 
-async def wait_for_certificate(port: int, name: str, certificate: bytes | None, seconds: float = 30.0) -> None:
+async def wait_for_certificate(port: int, name: str, certificate: bytes | None) -> None:
     """Shake hands until this certificate (DER) is shown, or the handshake is refused (None)."""
     shown: Handshake | None = None
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(WAIT_SECONDS):
             while True:
                 shown = await shake_hands(port, name)
                 if (shown.certificate if shown is not None else None) == certificate:

@@ -43,11 +43,6 @@ def install(cluster: Cluster, values: Mapping[str, str] | None = None) -> None:
     )  # fmt: skip
 
 
-def uninstall(cluster: Cluster) -> None:
-    """Remove the release; its namespace stays."""
-    helm(cluster, "uninstall", RELEASE, "--wait", "--ignore-not-found")
-
-
 def image_values(cluster: Cluster) -> dict[str, str]:
     """The chart's values for the images, by dotted name; pods are replaced when images have changed."""
     values = {"podAnnotations.images": cluster.images} if cluster.images else {}

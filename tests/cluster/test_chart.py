@@ -57,10 +57,10 @@ class Release:
 class Requests:
     """Requests to one address that go on until this is left, each on a connection of its own."""
 
-    def __init__(self, address: str, port: int = 80) -> None:
+    def __init__(self, address: str) -> None:
         self.answered = 0
         self.failures: list[str] = []
-        self._address = (address, port)
+        self._address = (address, 80)
         self._ended = threading.Event()
         self._threads = [threading.Thread(target=self._send) for _ in range(4)]
 

@@ -87,9 +87,9 @@ class Command:
             status = "" if self._process is None else f" with status {self._process.returncode}"
             raise CommandError(f"{self.name} ended{status}:\n{self.tail()}")
 
-    def tail(self, lines: int = 15) -> str:
+    def tail(self) -> str:
         """Give the last lines of the log."""
-        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
 
 
 class Gwctl(Command):

@@ -37,8 +37,8 @@ def route(parents: str, *, more: str = "", name: str = "r", namespace: str = "de
     )
 
 
-def where(graph: Graph, name: str = "r", namespace: str = "default") -> list[tuple[int, str, tuple[str, ...]]]:
-    node = graph.routes[Ref("HTTPRoute", namespace, name)]
+def where(graph: Graph, namespace: str = "default") -> list[tuple[int, str, tuple[str, ...]]]:
+    node = graph.routes[Ref("HTTPRoute", namespace, "r")]
     return [(item.parent, item.listener.listener, item.hostnames) for item in node.attachments]
 
 

@@ -35,10 +35,10 @@ def maybe(
     return st.fixed_dictionaries(required, optional=optional)
 
 
-def manifest(kind: str, spec: st.SearchStrategy[Any], *, names: st.SearchStrategy[str] = NAMES) -> Any:
+def manifest(kind: str, spec: st.SearchStrategy[Any]) -> Any:
     return some(
         kind=st.just(kind),
-        metadata=maybe({"name": names}, namespace=NAMESPACES, creationTimestamp=TIMES),
+        metadata=maybe({"name": NAMES}, namespace=NAMESPACES, creationTimestamp=TIMES),
         spec=spec,
     )
 

@@ -208,23 +208,23 @@ class ApiServer:
 
         self._faults += [Fault(method, part, answer)] * times
 
-    def answer_with(self, method: str, part: str, body: bytes, status: int = 200, times: int = 1) -> None:
-        """Answer the next requests with a body."""
+    def answer_with(self, method: str, part: str, body: bytes, status: int = 200) -> None:
+        """Answer the next request with a body."""
 
         async def answer(_: web.Request) -> web.StreamResponse:
             return web.Response(status=status, body=body)
 
-        self._faults += [Fault(method, part, answer)] * times
+        self._faults.append(Fault(method, part, answer))
 
-    def hang(self, method: str, part: str, times: int = 1) -> asyncio.Event:
-        """Do not answer the next requests until the event is set; then fail."""
+    def hang(self, method: str, part: str) -> asyncio.Event:
+        """Do not answer the next request until the event is set; then fail."""
         released = asyncio.Event()
 
         async def answer(_: web.Request) -> web.StreamResponse:
             await released.wait()
             return _status(503, "ServiceUnavailable", "the test let go")
 
-        self._faults += [Fault(method, part, answer)] * times
+        self._faults.append(Fault(method, part, answer))
         return released
 
     def heal(self) -> None:

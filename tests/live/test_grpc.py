@@ -68,8 +68,8 @@ def rule(*backends: Manifest, matches: list[Manifest] | None = None, **more: Any
     return {"backendRefs": list(backends), **({"matches": matches} if matches else {}), **more}
 
 
-async def route(site: Site, *rules: Manifest, hostnames: tuple[str, ...] = (HOST,)) -> None:
-    await site.gwctl.apply("routes.yaml", [grpc_route("r", list(rules), hostnames)])
+async def route(site: Site, *rules: Manifest) -> None:
+    await site.gwctl.apply("routes.yaml", [grpc_route("r", list(rules), (HOST,))])
 
 
 async def test_metadata_goes_both_ways_and_trailers_come_last(site: Site) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import perf_counter
@@ -18,8 +18,6 @@ from tests.manifests import Manifest, backend, endpoints, http_route, service
 
 ENOUGH = 5.0
 """Seconds within which a slow machine answers what is not delayed."""
-
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
 
 
 class Flaky(EchoBackend):
