@@ -256,7 +256,6 @@ core.register_action("gwctl_pick", { "http-req", "tcp-req" }, function(txn)
     if share.filters ~= "" then txn:set_var("txn.filters", share.filters) end
 end)
 
--- Gives a client the token of the server that has answered, where it has not got it already.
 -- The row of the name in a handshake: by the exact name, then by ever shorter "*.suffix", then "*". Where it names an inner
 -- frontend, the way there. In Lua because rules that wait for a handshake are written into each frontend: they must be few.
 core.register_action("gwctl_name", { "tcp-req" }, function(txn)
@@ -277,6 +276,7 @@ core.register_action("gwctl_name", { "tcp-req" }, function(txn)
     end
 end)
 
+-- Gives a client the token of the server that has answered, where it has not got it already.
 core.register_action("gwctl_session", { "http-res" }, function(txn)
     local server = txn.sf:srv_name()
     if server == "" or server == txn:get_var("txn.server") then return end

@@ -78,17 +78,34 @@ ANY_IPV6 = "::"
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """Where the Data Plane API keeps files, as absolute directories without a final slash.
+class Listening:
+    """How frontends listen.
 
-    ``listen``: the addresses that a frontend is bound to which has none of its own. ``http3``: whether those for HTTPS
-    take HTTP/3 too.
+    ``ipv6``: those without an address of their own on IPv6 too. ``http3``: those for HTTPS take HTTP/3 too.
+    ``proxies``: the networks whose connections begin with the PROXY protocol, as CIDRs.
     """
+
+    ipv6: bool = False
+    http3: bool = False
+    proxies: tuple[str, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses of a frontend that has none. One for both families would show IPv4 clients in IPv6."""
+        return (ANY_IPV4, ANY_IPV6) if self.ipv6 else (ANY_IPV4,)
+
+
+ANYWHERE = Listening()
+"""On IPv4, for clients without proxies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the Data Plane API keeps files, as absolute directories without a final slash, and how frontends listen."""
 
     maps: str
     general: str
-    listen: tuple[str, ...] = (ANY_IPV4,)
-    http3: bool = False
+    listening: Listening = ANYWHERE
 
     def table(self, table: Table) -> str:
         """Give the path of a table's file, by which the program names it."""
@@ -97,11 +114,6 @@ class Layout:
     def crt_list(self, name: str) -> str:
         """Give the path of a crt-list, by which HAProxy knows it."""
         return f"{self.general}/{name}"
-
-
-def listen_on(*, ipv6: bool) -> tuple[str, ...]:
-    """Give the addresses for `Layout.listen`. One for both families would show IPv4 clients as IPv6 addresses."""
-    return (ANY_IPV4, ANY_IPV6) if ipv6 else (ANY_IPV4,)
 
 
 def lua_text(layout: Layout) -> str:
@@ -143,8 +155,8 @@ def program_sections(layout: Layout) -> dict[SectionKey, Section]:
         SectionKind.DEFAULTS: (
             _http(layout),
             _http(layout, tls=True),
-            _connections(DEFAULTS_TCP, route_tcp(layout.table(Table.TCP), services)),
-            _connections(DEFAULTS_SNI, ()),
+            _connections(DEFAULTS_TCP, [*_expect_proxies(layout), *route_tcp(layout.table(Table.TCP), services)]),
+            _connections(DEFAULTS_SNI, _expect_proxies(layout)),
             _connections(DEFAULTS_TLS, route_terminated(services)),
             _http_slot(),
             _tcp_slot(),
@@ -160,7 +172,12 @@ def frontend_sections(frontend: Frontend, layout: Layout) -> Iterator[tuple[Sect
     """Give the sections of one port of a Gateway, bound to its real port; the frontend itself comes first."""
     name = frontend_name(*frontend.key)
     return _frontend(
-        name, frontend.mode, frontend.addresses or layout.listen, frontend.port, layout, frontend.falls_back
+        name,
+        frontend.mode,
+        frontend.addresses or layout.listening.addresses,
+        frontend.port,
+        layout,
+        frontend.falls_back,
     )
 
 
@@ -171,7 +188,7 @@ def listener_slot_sections(
 
     ``falls_back``: clients are let in whatever certificate they show, which HAProxy decides for a bind and not by data.
     """
-    return _frontend(listener_slot_name(port), mode, layout.listen, port, layout, falls_back)
+    return _frontend(listener_slot_name(port), mode, layout.listening.addresses, port, layout, falls_back)
 
 
 _DEFAULTS: dict[Mode, str] = {
@@ -213,7 +230,7 @@ def _at(address: str, port: int) -> dict[str, Any]:
 
 def _quic(frontend: str, addresses: Iterable[str], port: int, layout: Layout) -> Iterator[dict[str, Any]]:
     """Yield the binds for HTTP/3 of a frontend that terminates TLS for HTTP."""
-    for address in addresses if layout.http3 else ():
+    for address in addresses if layout.listening.http3 else ():
         family = 6 if ":" in address else 4
         yield {**_at(address, port), "address": f"quic{family}@{address}", **_tls(frontend, layout, "h3")}
 
@@ -221,13 +238,12 @@ def _quic(frontend: str, addresses: Iterable[str], port: int, layout: Layout) ->
 def _bound(
     name: str, defaults: str, binds: list[dict[str, Any]], rules: Iterable[dict[str, Any]] = ()
 ) -> tuple[SectionKey, Section]:
-    listed = list(rules)
     section: dict[str, Any] = {
         "name": name,
         "mode": "http" if defaults in (DEFAULTS_HTTP, DEFAULTS_HTTPS) else "tcp",
         "from": defaults,
         "binds": {f"bind-{index}": {"name": f"bind-{index}", **bind} for index, bind in enumerate(binds)},
-        **({"tcp_request_rule_list": listed} if listed else {}),
+        **_connection_rules(rules),
         "backend_switching_rule_list": [{"name": "%[var(txn.backend)]"}],
     }
     return SectionKey(SectionKind.FRONTENDS, name), section
@@ -291,9 +307,9 @@ def _http(layout: Layout, *, tls: bool = False) -> Section:
         "log_format": _LOG_FORMAT,
         "log_target_list": [{"global": True}],
         "http_error_rule_list": list(grpc.error_bodies()),
-        **({"tcp_request_rule_list": list(_find_listener(layout))} if tls else {}),
+        **_connection_rules([*_expect_proxies(layout), *(_find_listener(layout) if tls else ())]),
         "http_request_rule_list": [
-            *(_note_port() if tls and layout.http3 else ()),
+            *(_note_port() if tls and layout.listening.http3 else ()),
             *grpc.recognize(),
             loop.forget(),
             *find_row(layout.table(Table.HOSTS), "req.hdr(host),host_only,lower,rtrim(.)", "vhost"),
@@ -304,7 +320,10 @@ def _http(layout: Layout, *, tls: bool = False) -> Section:
             *filter_request(layout.table),
         ],
         "http_response_rule_list": [*grpc.note_answers(), *keep_session(), *expose_headers()],
-        "http_after_response_rule_list": [*(_offer_http3() if tls and layout.http3 else ()), *change_response()],
+        "http_after_response_rule_list": [
+            *(_offer_http3() if tls and layout.listening.http3 else ()),
+            *change_response(),
+        ],
     }
 
 
@@ -317,6 +336,13 @@ def _note_port() -> Iterator[dict[str, Any]]:
 def _offer_http3() -> Iterator[dict[str, Any]]:
     """Offer HTTP/3 in every answer, for a day (RFC 7838, section 3.1)."""
     yield set_header("alt-svc", r"h3=\":%[var(txn.port)]\"", found("port"))
+
+
+def _expect_proxies(layout: Layout) -> Iterator[dict[str, Any]]:
+    """What a load balancer sends first says whose connection it is (HAProxy's doc/proxy-protocol.txt)."""
+    if layout.listening.proxies:
+        source = f"{{ src {' '.join(layout.listening.proxies)} }}"
+        yield when({"type": "connection", "action": "expect-proxy"}, source)
 
 
 def _keepalive(side: str) -> dict[str, Any]:
@@ -373,7 +399,6 @@ def _find_backend(layout: Layout) -> Iterator[dict[str, Any]]:
 
 
 def _connections(name: str, rules: Iterable[dict[str, Any]]) -> Section:
-    listed = list(rules)
     return {
         "name": name,
         "mode": "tcp",
@@ -382,8 +407,13 @@ def _connections(name: str, rules: Iterable[dict[str, Any]]) -> Section:
         "dontlognull": "enabled",
         "log_format": _TCP_LOG_FORMAT,
         "log_target_list": [{"global": True}],
-        **({"tcp_request_rule_list": listed} if listed else {}),
+        **_connection_rules(rules),
     }
+
+
+def _connection_rules(rules: Iterable[dict[str, Any]]) -> Section:
+    listed = list(rules)
+    return {"tcp_request_rule_list": listed} if listed else {}
 
 
 def _slot(name: str, mode: str, **settings: Any) -> Section:

@@ -7,6 +7,7 @@ no spelling can be forgotten; an option ``x_y`` is ``--x-y``, ``GWCTL_X_Y`` and 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -83,6 +84,14 @@ def _is_object_name(text: str) -> bool:
     return not text or (is_label(namespace) and is_label(name))
 
 
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
 Texts = Annotated[Mapping[str, str], BeforeValidator(_mapping)]
 
 
@@ -151,6 +160,11 @@ class Config(BaseModel):
     )
     ipv6: bool = Field(False, description="let listeners without an address listen on IPv6 too")
     http3: bool = Field(False, description="let HTTPS listeners take HTTP/3 too, which HAProxy must be built with")
+    proxy_protocol_from: Annotated[
+        tuple[Annotated[str, _check(_is_network, "networks such as 10.0.0.0/8")], ...], BeforeValidator(_list)
+    ] = Field(
+        (), description="the networks of load balancers that speak the PROXY protocol, as CIDRs separated by commas"
+    )
     resync_interval: Annotated[float, BeforeValidator(_seconds)] = Field(
         30.0, gt=0, le=86_400, description="seconds between two checks of all that HAProxy has"
     )

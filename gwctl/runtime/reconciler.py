@@ -44,7 +44,7 @@ from gwctl.haproxy.plan import (
     leaves_tls,
     retired_servers,
 )
-from gwctl.haproxy.program import Layout, frontend_sections, listen_on
+from gwctl.haproxy.program import ANYWHERE, Layout, Listening, frontend_sections
 from gwctl.haproxy.state import State
 from gwctl.routing.virtualhost import Frontend, FrontendKey
 from gwctl.runtime.metrics import Metrics
@@ -92,15 +92,13 @@ class Reconciler:
         metrics: Metrics,
         *,
         service_namespace: str | None = None,
-        ipv6: bool = False,
-        http3: bool = False,
+        listening: Listening = ANYWHERE,
     ) -> None:
         self._client = client
         self._controller_name = controller_name
         self._service_namespace = service_namespace
         self._pools = pools
-        self._listen = listen_on(ipv6=ipv6)
-        self._http3 = http3
+        self._listening = listening
         self._metrics = metrics
         self._executor: Executor | None = None
         self._pipeline: Pipeline | None = None
@@ -384,7 +382,7 @@ class Reconciler:
 
     async def _read(self) -> State:
         if self._executor is None:
-            layout = replace(await read_layout(self._client), listen=self._listen, http3=self._http3)
+            layout = replace(await read_layout(self._client), listening=self._listening)
             self._executor = Executor(self._client, layout)
         self._process = await self._client.process()
         self._actual = await read_state(self._client)

@@ -58,6 +58,7 @@ def test_values_reach_it(helm: Helm, tmp_path: Path) -> None:
         "clusterDomain": "example.org",
         "ipv6": True,
         "http3": True,
+        "proxyProtocolFrom": ["10.0.0.0/8", "fd00::/8"],
         "shutdownDelaySeconds": 20,
         "publishService": "a/b",
         "gwctl": {
@@ -81,6 +82,7 @@ def test_values_reach_it(helm: Helm, tmp_path: Path) -> None:
     assert config.cluster_domain == "example.org"
     assert config.ipv6 is True
     assert config.http3 is True
+    assert config.proxy_protocol_from == ("10.0.0.0/8", "fd00::/8")
     assert config.shutdown_delay == 20
     assert config.publish_service == "a/b"
     assert (config.http_slots, config.tcp_slots, config.http_listeners, config.tcp_listeners) == (20000, 2, 1000, 3)

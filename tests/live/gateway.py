@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx
 import yaml
@@ -27,14 +27,14 @@ class Gwctl:
     """``gwctl run`` as an asynchronous context manager; ready when it is entered."""
 
     def __init__(
-        self, dataplane: DataPlane, folder: Path, *manifests: Manifest, slots: int = 16, http3: bool = False
+        self, dataplane: DataPlane, folder: Path, *manifests: Manifest, slots: int = 16, **options: Any
     ) -> None:
         self.dataplane = dataplane
         self.folder = folder
         self.folder.mkdir(exist_ok=True)
         self._health_port = free_port()
         self._slots = slots
-        self._http3 = http3
+        self._options = options
         self._task: asyncio.Task[None] | None = None
         self.write("manifests.yaml", manifests)
 
@@ -58,7 +58,7 @@ class Gwctl:
             http_slots=self._slots,
             tcp_slots=4,
             resync_interval=1,
-            http3=self._http3,
+            **self._options,
         )
         self._task = asyncio.create_task(run(config))
         await self.wait_until_ready()

@@ -14,6 +14,7 @@ from gwctl.dataplane.reader import read_state
 from gwctl.graph.gatewayservice import service_ref
 from gwctl.haproxy.desired import Pools
 from gwctl.haproxy.names import listener_slot_port
+from gwctl.haproxy.program import Listening
 from gwctl.routing.request import Request
 from gwctl.runtime.metrics import Metrics
 from gwctl.runtime.reconciler import Reconciler
@@ -130,7 +131,9 @@ async def test_slots_listen_on_ipv6_where_that_is_asked_for(dataplane: DataPlane
         EchoBackend("web") as echo,
         Client(dataplane.url, dataplane.username, dataplane.password) as client,
     ):
-        reconciler = Reconciler(client, CONTROLLER, POOLS, Metrics(), service_namespace=NAMESPACE, ipv6=True)
+        reconciler = Reconciler(
+            client, CONTROLLER, POOLS, Metrics(), service_namespace=NAMESPACE, listening=Listening(ipv6=True)
+        )
         reconciler.update(
             parse(
                 [

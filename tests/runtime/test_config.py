@@ -49,6 +49,7 @@ def test_every_option_has_three_spellings(option: object, tmp_path: Path) -> Non
         "shutdown_delay": "15s",
         "ipv6": "true",
         "http3": "true",
+        "proxy_protocol_from": "10.0.0.0/8, ::1",
     }
     assert option in OPTIONS.values()
     for name, known in OPTIONS.items():
@@ -87,6 +88,7 @@ def test_the_file_may_be_named_by_a_variable(tmp_path: Path) -> None:
         ({"metrics_address": "9090"}, {}, "", "--metrics-address: must be HOST:PORT or :PORT"),
         ({"metrics_address": ":99999"}, {}, "", "--metrics-address: must be HOST:PORT or :PORT"),
         ({"gateway_controller_name": "gwctl"}, {}, "", "--gateway-controller-name: must be a DNS name, '/' and a path"),
+        ({"proxy_protocol_from": "::1,10.0.0.1/8"}, {}, "", "--proxy-protocol-from: must be networks such as"),
         ({"dataplane_password": "a", "dataplane_password_file": "b"}, {}, "", "exclude each other"),
     ],
 )

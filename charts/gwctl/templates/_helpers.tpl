@@ -113,6 +113,7 @@ annotations:
       "gateway-service-selector" (include "gwctl.selectorLabels" . | fromYaml)
       "shutdown-delay" (int .Values.shutdownDelaySeconds) }}
 {{- with .Values.namespaces }}{{ $_ := set $config "namespaces" . }}{{ end }}
+{{- with .Values.proxyProtocolFrom }}{{ $_ := set $config "proxy-protocol-from" . }}{{ end }}
 {{- with .Values.gatewayService.annotations }}{{ $_ := set $config "gateway-service-annotations" . }}{{ end }}
 {{- with .Values.gatewayService.externalTrafficPolicy }}{{ $_ := set $config "gateway-service-external-traffic-policy" . }}{{ end }}
 {{- with include "gwctl.publishService" . }}{{ $_ := set $config "publish-service" . }}{{ end }}
