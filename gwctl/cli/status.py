@@ -25,7 +25,7 @@ from gwctl.graph.attach import PARENTS
 from gwctl.providers.kubernetes import KINDS
 from gwctl.runtime.config import Config
 from gwctl.status.build import build_statuses
-from gwctl.status.condition import NOTE
+from gwctl.status.condition import NOTE, TYPES
 from gwctl.status.merge import merge_status, ref_key
 from gwctl.status.outcome import Outcome
 
@@ -423,11 +423,12 @@ class Overview:
                 yield from self._wrong(item, f"gateway {ancestor.name}", ancestor.conditions or ())
 
     def _wrong(self, item: Item, part: str, conditions: Sequence[Json]) -> Iterator[Trouble]:
-        """What conditions say that is not as it should be, and whether they say it about the object as it is now."""
-        if not conditions:
+        """What our conditions say that is not as it should be, and whether they are about the object as it is now."""
+        ours = [condition for condition in conditions if condition.get("type") in TYPES]
+        if not ours:
             yield Trouble(str(item), part, "", "Untold", f"{self._controller_name} has not told anything yet")
-        for condition in conditions:
-            kind, state = condition.get("type", ""), condition.get("status")
+        for condition in ours:
+            kind, state = condition["type"], condition.get("status")
             message = condition.get("message", "")
             seen = condition.get("observedGeneration", 0)
             if kind in _NOTICES:

@@ -276,6 +276,22 @@ async def test_a_cluster(run: Run, server: ApiServer) -> None:
     ]
 
 
+async def test_conditions_of_others_are_no_problems(run: Run, server: ApiServer) -> None:
+    theirs = [condition("example.com/Degraded", "False"), condition("example.com/DnsReady", seen=0)]
+    ours = [condition(kind) for kind in ("Accepted", "Programmed", "ResolvedRefs")]
+    server.put({**gateway_class(), "status": {"conditions": [condition("Accepted"), *theirs]}})
+    told = {"name": "http", "attachedRoutes": 0, "conditions": [*ours, *theirs]}
+    manifest = gateway([listener("http", 80)])
+    server.put({**manifest, "status": {"conditions": [*ours, *theirs], "listeners": [told]}})
+    result = await status(run, "--check")
+    assert (result.exit_code, result.output.splitlines()[-1]) == (0, "no problems")
+    server.put({**manifest, "status": {"conditions": theirs, "listeners": [told]}})
+    result = await status(run, "--check")
+    assert result.exit_code == 1
+    untold = f"Gateway default/gateway: Untold: {CONTROLLER} has not told anything yet"
+    assert result.output.splitlines()[-2:] == ["PROBLEMS", untold]
+
+
 async def test_a_cluster_without_some_kinds(run: Run, server: ApiServer) -> None:
     fill(server)
     server.remove_crd("TCPRoute")
