@@ -53,7 +53,7 @@ class Client:
         observer: Observer | None = None,
     ) -> None:
         """``url`` is ``http://host:port`` or ``unix:///path/of/socket``."""
-        base = url
+        self._url = base = url
         if url.startswith("unix://"):
             base, transport = "http://dataplane", transport or httpx.AsyncHTTPTransport(uds=url.removeprefix("unix://"))
         self._http = httpx.AsyncClient(
@@ -382,7 +382,7 @@ class Client:
             response = await self._request(method, url, params=parameters, **content)
         except httpx.HTTPError as error:
             self._observer(method, path, 0)
-            raise Unavailable(f"{method} {path}: {type(error).__name__}") from error
+            raise Unavailable(f"{method} {path}: no answer from {self._url}: {type(error).__name__}") from error
         self._observer(method, path, response.status_code)
         if response.is_success:
             return response

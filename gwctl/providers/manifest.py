@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -66,7 +66,7 @@ def read_manifests(data: bytes, path: str, previous: Manifests | None = None) ->
                 where = f"line {line + error.line}, column {error.column + 1}" if error.line >= 0 else ""
                 collected.add_unreadable(Invalid(subject, where, str(error)))
                 continue
-        collected.add(document, results)
+        collected.add(document, results, line)
     return collected.build()
 
 
@@ -84,22 +84,26 @@ class _Collected:
         self.invalid.append(invalid)
         self.unclear = True
 
-    def add(self, document: str, results: tuple[ParseResult, ...]) -> None:
+    def add(self, document: str, results: tuple[ParseResult, ...], line: int) -> None:
         self.documents[document] = results
         for resource, invalid in results:
-            self.invalid += invalid
+            self.invalid += (item if _has_name(item.subject) else self._locate(item, line) for item in invalid)
             if resource is not None and is_unreadable(resource):
                 self.broken.add(resource.ref)
                 self.stand_ins.setdefault(resource.ref, resource)
             elif resource is None and invalid:
                 subject = invalid[0].subject
                 self.broken.add(subject)
-                self.unclear = self.unclear or not (subject.kind and subject.name)
+                self.unclear = self.unclear or not _has_name(subject)
             elif resource is not None and resource.ref in self.resources:
                 message = f"is defined twice in {self.subject.name}; the first one counts"
                 self.invalid.append(Invalid(resource.ref, "", message))
             elif resource is not None:
                 self.resources[resource.ref] = resource
+
+    def _locate(self, invalid: Invalid, line: int) -> Invalid:
+        """Say where an object stands that cannot be named."""
+        return replace(invalid, subject=self.subject, field=", ".join(filter(None, (f"line {line}", invalid.field))))
 
     def build(self) -> Manifests:
         return Manifests(
@@ -110,6 +114,10 @@ class _Collected:
             self.documents,
             {ref: resource for ref, resource in self.stand_ins.items() if ref not in self.resources},
         )
+
+
+def _has_name(subject: Ref) -> bool:
+    return bool(subject.kind and subject.name)
 
 
 def _split(text: str, path: str) -> Iterator[tuple[int, str]]:

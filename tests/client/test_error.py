@@ -67,6 +67,7 @@ async def test_an_api_that_does_not_answer_is_unavailable_and_transient() -> Non
         with pytest.raises(Unavailable) as error:
             await client.process()
     assert error.value.transient
+    assert "no answer from http://dataplane: ReadTimeout" in str(error.value)
 
 
 @pytest.mark.parametrize(

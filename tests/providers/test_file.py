@@ -155,7 +155,7 @@ async def test_an_editor_that_truncates_and_writes_slowly_never_deletes_the_obje
         ("\n\n", ""),
         ("kind: ]", "line 1, column 7"),
         (f"{service('a', 81)}---\nfoo: bar: baz\n", "line 6, column 9"),
-        (f"{service('a', 81)}---\nkind: Service\nmetadata: {{}}\n", "apiVersion"),
+        (f"{service('a', 81)}---\nkind: Service\nmetadata: {{}}\n", "line 5, apiVersion"),
         (f"{service('a', 81)}---\n{service('b', 0)}", "spec.ports[0].port"),
     ],
 )

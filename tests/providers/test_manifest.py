@@ -39,12 +39,15 @@ def test_what_kubernetes_takes_for_something_else_is_refused(value: str) -> None
         ("{[a]: b}: c", "line 1, column 1", "unhashable key"),
         ("é: a\nb: é\x01", "line 2, column 5", "control characters are not allowed"),
         ("---\nfine: 1\n---\n\n\tx: 1\n", "line 5", "cannot start any token"),
-        ("just text", "", "a manifest must be an object"),
-        ("- a\n", "", "a manifest must be an object"),
+        ("just text", "line 1", "a manifest must be an object"),
+        ("---\nfine: 1\n---\n- a\n", "line 3", "a manifest must be an object"),
+        ("kind: Namespace", "line 1, apiVersion", "must be a text that is not empty"),
+        ("---\n---\n{apiVersion: v1, kind: Namespace, metadata: {}}", "line 2, metadata.name", "is required"),
     ],
 )
 def test_what_is_no_manifest_is_reported_with_its_place(text: str, field: str, message: str) -> None:
-    reports = [report for report in read_manifests(text.encode(), "a.yaml").invalid if "apiVersion" not in report.field]
+    reports = read_manifests(text.encode(), "a.yaml").invalid
+    assert {report.subject for report in reports} == {Ref("File", "", "a.yaml")}
     found = [(report.field, report.message) for report in reports]
     assert any(place.startswith(field) and message in said for place, said in found), found
 
