@@ -275,9 +275,9 @@ def _describe(detail: ErrorDetails, echoes: bool) -> str:
         case "string_too_short":
             return "must not be empty"
         case "too_long":
-            return f"must have at most {context['max_length']} items"
+            return f"must have at most {_items(context['max_length'])}"
         case "too_short":
-            return f"must have at least {context['min_length']} items"
+            return f"must have at least {_items(context['min_length'])}"
         case "greater_than_equal":
             message = f"must be at least {context['ge']}"
         case "less_than_equal":
@@ -288,6 +288,10 @@ def _describe(detail: ErrorDetails, echoes: bool) -> str:
     if echoes and isinstance(value, str | int | float) and len(repr(value)) < 80:
         return f"{message}, not {value!r}"
     return message
+
+
+def _items(number: int) -> str:
+    return f"{number} item{'' if number == 1 else 's'}"
 
 
 def _prune_nulls(value: Any, depth: int) -> tuple[Any, bool]:

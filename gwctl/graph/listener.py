@@ -170,15 +170,19 @@ def find_conflicts(
                 other.name for other in others if _SHARING[other.protocol] == line and _host(other) == _host(listener)
             )
             if strangers:
-                message = f"port {listener.port} has another protocol at {', '.join(strangers)}"
+                message = f"port {listener.port} has another protocol at {_name(strangers)}"
                 found.setdefault(index, []).append(problem.protocol_conflict(owner, path, listener.name, message))
             elif same and line in ("TCP", "UDP"):
-                message = f"port {listener.port} is also that of {', '.join(same)}"
+                message = f"port {listener.port} is also that of {_name(same)}"
                 found.setdefault(index, []).append(problem.protocol_conflict(owner, path, listener.name, message))
             elif same:
-                message = f"port and hostname are also those of {', '.join(same)}"
+                message = f"port and hostname are also those of {_name(same)}"
                 found.setdefault(index, []).append(problem.hostname_conflict(owner, path, listener.name, message))
     return found
+
+
+def _name(listeners: Sequence[str]) -> str:
+    return f"listener{'s' if len(listeners) > 1 else ''} {', '.join(listeners)}"
 
 
 def addresses_overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
