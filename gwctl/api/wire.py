@@ -169,6 +169,11 @@ def check_backend_port(ref: BackendObjectReference, loc: Loc) -> list[Violation]
     return []
 
 
+def full_kind(group: str, kind: str) -> str:
+    """Name a kind as messages do: with its group, but for the core group."""
+    return f"{group}/{kind}" if group else kind
+
+
 def is_label(text: str) -> bool:
     """A DNS label (RFC 1123), as names of namespaces and Services are."""
     return len(text) <= 63 and re.fullmatch(LABEL_PATTERN[1:-1], text) is not None

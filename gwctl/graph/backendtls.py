@@ -13,7 +13,7 @@ from types import MappingProxyType
 from gwctl.api.backendtlspolicy import SYSTEM, BackendTLSPolicy, PolicyTargetReference, UnreadablePolicy
 from gwctl.api.ref import Ref
 from gwctl.api.service import Service
-from gwctl.api.wire import LocalObjectReference
+from gwctl.api.wire import LocalObjectReference, full_kind
 from gwctl.graph import problem
 from gwctl.graph.authority import join_authorities, read_authorities
 from gwctl.graph.node import Authorities, BackendTLS, Policies, Problem
@@ -36,7 +36,9 @@ def judge_policies(snapshot: Snapshot) -> Policies:
         for index, (target, section) in enumerate(_targets(policy)):
             path = f"spec.targetRefs[{index}]"
             if target is None:
-                found.append(problem.invalid_policy(policy.ref, f"{path}.kind", "only a core Service can be targeted"))
+                named = policy.spec.target_refs[index]
+                message = f"only a core Service can be targeted, not {full_kind(named.group, named.kind)}"
+                found.append(problem.invalid_policy(policy.ref, f"{path}.kind", message))
                 continue
             if policy.ref not in by_service.setdefault(target, []):
                 by_service[target].append(policy.ref)

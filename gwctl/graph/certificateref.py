@@ -16,7 +16,7 @@ from typing import NamedTuple
 from gwctl.api.gateway import Gateway, Listener
 from gwctl.api.listenerset import ListenerSet
 from gwctl.api.ref import Ref
-from gwctl.api.wire import SecretObjectReference
+from gwctl.api.wire import SecretObjectReference, full_kind
 from gwctl.graph import problem
 from gwctl.graph.certificate import read_certificate
 from gwctl.graph.clientcertificate import FRONTEND, OF_PARENT, config_maps_of, resolve_client_authorities
@@ -206,8 +206,7 @@ def _find_client(gateway: Gateway, snapshot: Snapshot) -> Certificate | Problem 
 
 
 def _not_a_secret(reference: SecretObjectReference) -> str:
-    kind = f"{reference.group}/{reference.kind}" if reference.group else reference.kind
-    return f"only a core Secret can be referred to, not {kind}"
+    return f"only a core Secret can be referred to, not {full_kind(reference.group, reference.kind)}"
 
 
 def _target(owner: Ref, reference: SecretObjectReference) -> Ref | None:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from gwctl.api.gateway import Listener
 from gwctl.api.ref import Ref
-from gwctl.api.wire import GATEWAY_GROUP, LabelSelector
+from gwctl.api.wire import GATEWAY_GROUP, LabelSelector, full_kind
 from gwctl.graph import problem
 from gwctl.graph.gatewayservice import slot_fits
 from gwctl.graph.node import Problem
@@ -141,8 +141,7 @@ def read_kinds(owner: Ref, index: int, listener: Listener) -> tuple[tuple[str, .
                 kinds.append(item.kind)
         else:
             path = f"spec.listeners[{index}].allowedRoutes.kinds[{place}]"
-            name = f"{item.group}/{item.kind}" if item.group else item.kind
-            message = f"a listener with protocol {listener.protocol} takes no {name}"
+            message = f"a listener with protocol {listener.protocol} takes no {full_kind(item.group, item.kind)}"
             found.append(problem.invalid_route_kinds(owner, path, listener.name, message))
     return tuple(kinds), found
 

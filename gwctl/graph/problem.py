@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gwctl.api.ref import Ref
+from gwctl.api.wire import full_kind
 from gwctl.graph.node import ListenerKey, Problem
 
 ACCEPTED = "Accepted"
@@ -175,7 +176,7 @@ def invalid_ca_kind(policy: Ref, field: str, group: str, kind: str) -> Problem:
 
 
 def _not_a_config_map(group: str, kind: str) -> str:
-    return f"only a core ConfigMap can be referred to, not {f'{group}/{kind}' if group else kind}"
+    return f"only a core ConfigMap can be referred to, not {full_kind(group, kind)}"
 
 
 def authorities_refused(subject: Ref, field: str, message: str) -> Problem:
@@ -243,8 +244,8 @@ def unsupported_route_field(route: Ref, field: str, message: str) -> Problem:
 
 
 def invalid_kind(route: Ref, field: str, group: str, kind: str) -> Problem:
-    name = f"{group}/{kind}" if group else kind
-    return Problem(route, field, RESOLVED_REFS, "InvalidKind", f"only a core Service can be referred to, not {name}")
+    message = f"only a core Service can be referred to, not {full_kind(group, kind)}"
+    return Problem(route, field, RESOLVED_REFS, "InvalidKind", message)
 
 
 def ref_not_permitted(route: Ref, field: str, target: Ref) -> Problem:
