@@ -36,7 +36,7 @@ def imports(session: nox.Session) -> None:
 
 @nox.session
 def standin(session: nox.Session) -> None:
-    """Format, vet and unit tests of the Data Plane API's stand-in, which is written in Go."""
+    """Format and vet of the Data Plane API's stand-in, which is written in Go; tests/contract tests it."""
     go = shutil.which("go") or session.error("Go is not on PATH; the Data Plane API's stand-in needs it")
     unformatted = session.run("gofmt", "-l", str(STANDIN), silent=True)
     if unformatted:

@@ -28,6 +28,15 @@ FALL_BACK = "Fall Back: "
 _SOME = 3
 
 
+# Objects of any kind
+
+
+def fall_back(subject: Ref, field: str, message: str) -> Problem:
+    """What the object was before is served, because what it is now cannot be read."""
+    told = f"{FALL_BACK}{message}; what it was before is served"
+    return Problem(subject, field, PARTIALLY_INVALID, "UnsupportedValue", told)
+
+
 # GatewayClass and Gateway
 
 
@@ -61,12 +70,6 @@ def parent_not_accepted(listener_set: Ref, message: str) -> Problem:
 
 
 # Listeners, of Gateways and of ListenerSets
-
-
-def fall_back(subject: Ref, field: str, message: str) -> Problem:
-    """What the object was before is served, because what it is now cannot be read."""
-    told = f"{FALL_BACK}{message}; what it was before is served"
-    return Problem(subject, field, PARTIALLY_INVALID, "UnsupportedValue", told)
 
 
 def listener_not_programmed(key: ListenerKey, message: str) -> Problem:
