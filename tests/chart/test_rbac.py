@@ -1,12 +1,13 @@
 """What gwctl may do, rule by rule."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from gwctl.api.wire import GATEWAY_GROUP
 from gwctl.providers.kubernetes import GATEWAY_KINDS, KINDS
-from tests.chart.rendering import Helm, Object
+from tests.chart.rendering import Helm, Object, Rendered
 
 READ = ("get", "list", "watch")
 ROUTES = ("grpcroutes", "httproutes", "tcproutes", "tlsroutes")
@@ -24,6 +25,11 @@ def rights(role: Object) -> Rights:
     }
 
 
+def rights_by_role(rendered: Rendered) -> dict[tuple[str, str], Rights]:
+    roles = [*rendered.all("ClusterRole"), *rendered.all("Role")]
+    return {(role["metadata"].get("namespace", ""), role["metadata"]["name"]): rights(role) for role in roles}
+
+
 def expand(group: str, resources: tuple[str, ...], verbs: tuple[str, ...], names: tuple[str, ...] = ()) -> Rights:
     return {(group, resource, verb, names) for resource in resources for verb in verbs}
 
@@ -35,12 +41,13 @@ CLASSES = (
     | expand(GATEWAY_GROUP, ("gatewayclasses/status",), ("patch",))
     | {("apiextensions.k8s.io", "customresourcedefinitions", "get", tuple(sorted(CRDS)))}
 )
+EVENTS = expand("events.k8s.io", ("events",), ("create",))
 OBJECTS = (
     expand(GATEWAY_GROUP, (*WITH_STATUS, "referencegrants"), READ)
     | expand(GATEWAY_GROUP, tuple(f"{name}/status" for name in WITH_STATUS), ("patch",))
     | expand("", ("services", "secrets", "configmaps"), READ)
     | expand("discovery.k8s.io", ("endpointslices",), READ)
-    | expand("events.k8s.io", ("events",), ("create",))
+    | EVENTS
 )
 WRITE = ("create", "patch", "delete")
 WRITE_SERVICES = expand("", ("services",), WRITE)
@@ -60,13 +67,23 @@ def test_some_namespaces(helm: Helm) -> None:
     assert rights(rendered.one("ClusterRole")) == CLASSES | expand("", ("namespaces",), READ, ("team-a", "team-b"))
     roles = {role["metadata"]["namespace"]: rights(role) for role in rendered.all("Role")}
     own = expand("", ("services",), READ) | expand("discovery.k8s.io", ("endpointslices",), READ)
-    assert roles == {"team-a": OBJECTS, "team-b": OBJECTS, "gwctl-system": WRITE_SERVICES | LEASE | own}
+    of_the_release = WRITE_SERVICES | LEASE | own
+    assert roles == {"default": EVENTS, "team-a": OBJECTS, "team-b": OBJECTS, "gwctl-system": of_the_release}
 
 
-def test_the_own_namespace_among_others(helm: Helm) -> None:
-    roles = helm.render({"namespaces": ["gwctl-system"]}).all("Role")
-    assert {role["metadata"]["namespace"] for role in roles} == {"gwctl-system"}
-    assert len({role["metadata"]["name"] for role in roles}) == len(roles) == 2
+@pytest.mark.parametrize(
+    ("listed", "release", "expected"),
+    [
+        ("gwctl-system", "gwctl-system", {"default": 1, "gwctl-system": 2}),
+        ("default", "gwctl-system", {"default": 1, "gwctl-system": 1}),
+        ("team", "default", {"default": 2, "team": 1}),
+        ("default", "default", {"default": 2}),
+    ],
+)
+def test_special_namespaces_among_others(helm: Helm, listed: str, release: str, expected: dict[str, int]) -> None:
+    roles = helm.render({"namespaces": [listed]}, namespace=release).all("Role")
+    assert Counter(role["metadata"]["namespace"] for role in roles) == expected
+    assert len({(role["metadata"]["namespace"], role["metadata"]["name"]) for role in roles}) == len(roles)
 
 
 @pytest.mark.parametrize("namespaces", [[], ["team"]])
@@ -79,9 +96,10 @@ def test_the_own_namespace_among_others(helm: Helm) -> None:
 )
 def test_what_a_value_adds(helm: Helm, values: dict[str, Any], more: Rights, namespaces: list[str]) -> None:
     without, with_it = helm.render({"namespaces": namespaces}), helm.render({"namespaces": namespaces, **values})
-    kind, name = ("Role" if namespaces else "ClusterRole"), "gwctl-system:gwctl"
-    assert rights(with_it.one(kind, name)) - rights(without.one(kind, name)) == more
-    assert rights(with_it.one("Role", "gwctl")) == rights(without.one("Role", "gwctl"))
+    before, after = rights_by_role(without), rights_by_role(with_it)
+    place = ("team" if namespaces else "", "gwctl-system:gwctl")
+    assert after.pop(place) - before.pop(place) == more
+    assert after == before
 
 
 @pytest.mark.parametrize("namespaces", [[], ["team"]])

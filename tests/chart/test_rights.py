@@ -9,6 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 
+from gwctl.api.ref import Ref
+from gwctl.status.event import Event
 from tests.certificates import make_pair
 from tests.chart.rendering import Helm, Rendered
 from tests.harness import DataPlane
@@ -134,6 +136,14 @@ def test_what_is_asked() -> None:
     )
 
 
+@pytest.mark.parametrize("namespaces", [[], ["a"], ["a", "default"]])
+@pytest.mark.parametrize("subject", [Ref("GatewayClass", "", "gwctl"), Ref("Gateway", "a", "gateway")], ids=str)
+def test_events_are_allowed_wherever_they_live(helm: Helm, namespaces: list[str], subject: Ref) -> None:
+    event = Event(subject, "", "Warning", "Reason", "note")
+    right = Right("create", "events.k8s.io", "events", event.namespace, "")
+    assert allowed(helm.render({"namespaces": namespaces}), right)
+
+
 def test_what_is_not_allowed(helm: Helm) -> None:
     rendered = helm.render({"namespaces": ["a"]})
     for right in (
@@ -143,6 +153,8 @@ def test_what_is_not_allowed(helm: Helm) -> None:
         Right("list", "", "services", "b", ""),
         Right("patch", "", "services", "a", "b"),
         Right("list", "", "namespaces", "", "b"),
+        Right("create", "events.k8s.io", "events", "b", ""),
+        Right("list", "", "services", "default", ""),
         Right("patch", "coordination.k8s.io", "leases", NAMESPACE, "other"),
     ):
         assert not allowed(rendered, right)
