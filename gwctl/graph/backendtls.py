@@ -16,7 +16,7 @@ from gwctl.api.service import Service
 from gwctl.api.wire import LocalObjectReference, full_kind
 from gwctl.graph import problem
 from gwctl.graph.authority import join_authorities, read_authorities
-from gwctl.graph.node import Authorities, BackendTLS, Policies, Problem
+from gwctl.graph.node import Authorities, BackendTLS, Policies, Problem, in_order
 from gwctl.snapshot import Snapshot
 
 _VALIDATION = "spec.validation"
@@ -50,7 +50,7 @@ def judge_policies(snapshot: Snapshot) -> Policies:
                 verdicts.setdefault(target, {})[section] = tls
             else:
                 found.append(problem.policy_conflict(policy.ref, path, target, holder))
-        judged[policy.ref] = (tls, tuple(sorted(found, key=lambda item: item.order)))
+        judged[policy.ref] = (tls, in_order(found))
     return Policies(
         MappingProxyType(verdicts),
         MappingProxyType(judged),

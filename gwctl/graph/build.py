@@ -2,30 +2,24 @@
 
 The surprising fact: upon a previous graph only what the change can reach is built again, and the result is
 the same. Routes are reached by their own change and by that of a Service they refer to, which need not exist, or of a
-policy for it; EndpointSlices reach one Service's endpoints; Secrets reach the certificates of Gateways; a Gateway, a
-ListenerSet, a GatewayClass or a ReferenceGrant reaches everything.
+policy for it; EndpointSlices reach one Service's endpoints; Secrets and ConfigMaps reach the Gateways and policies that
+refer to them; a Gateway, a ListenerSet, a GatewayClass or a ReferenceGrant reaches everything.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
 
 from gwctl.api.endpointslice import EndpointSlice
 from gwctl.api.gateway import GatewayClass
-from gwctl.api.grpcroute import GRPCRoute
-from gwctl.api.httproute import HTTPBackendRef, HTTPRoute, HTTPRouteFilter
 from gwctl.api.ref import Ref
 from gwctl.api.service import Service
-from gwctl.api.tcproute import TCPRoute
-from gwctl.api.tlsroute import TLSRoute
-from gwctl.api.wire import BackendObjectReference, BackendRef
 from gwctl.graph import problem
-from gwctl.graph.attach import Parents, attach_route, find_parents
-from gwctl.graph.backendref import resolve_backend
+from gwctl.graph.attach import find_parents
 from gwctl.graph.backendtls import find_config_maps, judge_policies, services_of
 from gwctl.graph.certificateref import Resolved, referents_of, resolve_certificates
 from gwctl.graph.conflict import RIVALS, find_losers, find_tcp_losers, find_tls_losers, hostnames_at, overlap
@@ -33,19 +27,14 @@ from gwctl.graph.endpoints import resolve_endpoints
 from gwctl.graph.gateway import build_gateways
 from gwctl.graph.gatewayclass import check_class, own_classes
 from gwctl.graph.gatewayservice import owner_of, slots_of
-from gwctl.graph.grpc import check_grpc_rule, find_unfit_grpc
 from gwctl.graph.listenerset import find_orphans
 from gwctl.graph.node import (
     REFUSED,
     Attachment,
-    BackendNode,
     Claim,
     Endpoint,
-    FilterNode,
     GatewayNode,
     Graph,
-    GRPCRuleNode,
-    HTTPRuleNode,
     Index,
     ListenerKey,
     ListenerNode,
@@ -55,18 +44,10 @@ from gwctl.graph.node import (
     Problem,
     Route,
     RouteNode,
-    Rules,
     ServicePort,
-    TCPRuleNode,
+    in_order,
 )
-from gwctl.graph.validate import (
-    Refusal,
-    check_rule,
-    find_unfit,
-    first_of_equal_headers,
-    first_of_equal_names,
-    protects,
-)
+from gwctl.graph.route import build_route
 from gwctl.snapshot import Snapshot
 
 _ROUTES = frozenset({"HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute"})
@@ -106,7 +87,7 @@ def build_graph(
     routes = (snapshot.http_routes, snapshot.grpc_routes, snapshot.tcp_routes, snapshot.tls_routes)
     parents = find_parents(resolved.gateways.values())
     for route in (route for of_kind in routes for route in of_kind.values()):
-        draft.set_route(route.ref, _build_route(route, snapshot, parents, policies))
+        draft.set_route(route.ref, build_route(route, snapshot, parents, policies))
     draft.settle()
     return draft.finish(classes, previous=None)
 
@@ -155,7 +136,7 @@ def _rebuild(snapshot: Snapshot, previous: Graph, index: Index, changed: set[Ref
     for ref in sorted(routes):
         route = snapshot.get(ref)
         if isinstance(route, Route):
-            draft.set_route(ref, _build_route(route, snapshot, parents, policies))
+            draft.set_route(ref, build_route(route, snapshot, parents, policies))
         else:
             draft.set_route(ref, None)
     draft.settle()
@@ -433,7 +414,7 @@ class _Draft:
                 problems.append(problem.hostname_of_other_kind(*where, older, elsewhere=item.parent in serving))
         if node.ref.kind in RIVALS:
             attached = tuple(key for key in attached if key not in lost)
-        return replace(node, attachments=kept, attached=attached, problems=_sorted(problems))
+        return replace(node, attachments=kept, attached=attached, problems=in_order(problems))
 
     def _count(self, listener: ListenerNode) -> ListenerNode:
         delta = self.counts[listener.key]
@@ -447,129 +428,9 @@ def _left(attachment: Attachment, loss: Loss | None) -> Attachment | None:
     return replace(attachment, hostnames=names) if names else None
 
 
-def _build_route(route: Route, snapshot: Snapshot, parents: Parents, policies: Policies) -> RouteNode | None:
-    """The node of a route, as if it were alone; None when all its parents are those of others."""
-    attached = attach_route(route, parents, snapshot)
-    if not attached.is_ours:
-        return None
-    builder = _RuleBuilder(route, snapshot, policies, list(attached.problems), set(attached.references))
-    rules = builder.build()
-    problems = builder.problems
-    if route.spec.use_default_gateways == "All":
-        message = "default Gateways are not supported"
-        problems.append(problem.unsupported_route_field(route.ref, "spec.useDefaultGateways", message))
-    # A GRPCRoute may have no rule to begin with.
-    stands = any(map(_rule_stands, rules)) or not route.spec.rules
-    return RouteNode(
-        route.ref,
-        route,
-        attached.attachments if stands or rules else (),
-        rules,
-        frozenset(builder.references),
-        _sorted(problems),
-        # Only accepted routes are counted (ListenerStatus.attachedRoutes).
-        attached.listeners if stands else (),
-        frozenset(builder.forbidden),
-    )
-
-
-class _RuleBuilder:
-    """Makes the rules of one route that stand or are closed, and collects what is wrong and what they refer to."""
-
-    def __init__(
-        self, route: Route, snapshot: Snapshot, policies: Policies, problems: list[Problem], references: set[Ref]
-    ) -> None:
-        self.route = route
-        self.snapshot = snapshot
-        self.policies = policies
-        self.problems = problems
-        self.references = references
-        self.forbidden: set[Ref] = set()
-        self.refused: list[tuple[int, Refusal]] = []
-
-    def build(self) -> Rules:
-        rules: Rules
-        if isinstance(self.route, HTTPRoute):
-            rules = tuple(self._http(self.route))
-        elif isinstance(self.route, GRPCRoute):
-            rules = tuple(self._grpc(self.route))
-        else:
-            rules = tuple(self._tcp(self.route))
-        others_stand = any(map(_rule_stands, rules))
-        for index, refusal in self.refused:
-            field = f"spec.rules[{index}].{refusal.field}"
-            message = refusal.message if not others_stand else f"rule {index}: {refusal.message}"
-            self.problems.append(problem.unsupported_value(self.route.ref, field, message, others_stand=others_stand))
-        return rules
-
-    def _http(self, route: HTTPRoute) -> Iterator[HTTPRuleNode]:
-        for index, rule in enumerate(route.spec.rules):
-            if self._stands(index, check_rule(rule)):
-                matches, filters = (
-                    first_of_equal_names(rule.matches),
-                    self._filters(f"spec.rules[{index}]", rule.filters),
-                )
-                backends = self._backends(index, rule.backend_refs)
-                more = rule.timeouts, rule.retry, rule.session_persistence
-                yield HTTPRuleNode(index, rule.name or "", matches, filters, backends, *more)
-            elif protects(rule):
-                matches, unfit = first_of_equal_names(rule.matches), find_unfit(rule.matches)
-                yield HTTPRuleNode(index, rule.name or "", matches, (), (), closed=True, unfit=unfit)
-
-    def _grpc(self, route: GRPCRoute) -> Iterator[GRPCRuleNode]:
-        for index, rule in enumerate(route.spec.rules):
-            if self._stands(index, check_grpc_rule(rule)):
-                backends = self._backends(index, rule.backend_refs)
-                filters = self._filters(f"spec.rules[{index}]", rule.filters)
-                session = rule.session_persistence
-                yield GRPCRuleNode(index, rule.name or "", rule.matches, filters, backends, session)
-            elif protects(rule):
-                unfit = find_unfit_grpc(rule.matches)
-                yield GRPCRuleNode(index, rule.name or "", rule.matches, (), (), closed=True, unfit=unfit)
-
-    def _tcp(self, route: TCPRoute | TLSRoute) -> Iterator[TCPRuleNode]:
-        for index, rule in enumerate(route.spec.rules):
-            yield TCPRuleNode(index, rule.name or "", self._backends(index, rule.backend_refs))
-
-    def _stands(self, index: int, refusals: list[Refusal]) -> bool:
-        self.refused += ((index, refusal) for refusal in refusals)
-        return not refusals
-
-    def _backends(self, index: int, refs: Sequence[BackendRef]) -> tuple[BackendNode, ...]:
-        return tuple(self._backend(f"spec.rules[{index}].backendRefs[{place}]", ref) for place, ref in enumerate(refs))
-
-    def _backend(self, field: str, ref: BackendRef) -> BackendNode:
-        filters = self._filters(field, ref.filters) if isinstance(ref, HTTPBackendRef) else ()
-        return BackendNode(ref.weight, self._resolve(field, ref), filters)
-
-    def _filters(self, field: str, filters: Iterable[HTTPRouteFilter]) -> tuple[FilterNode, ...]:
-        found: list[FilterNode] = []
-        for index, item in enumerate(filters):
-            service = None
-            for name, asked in (("requestMirror", item.request_mirror), ("externalAuth", item.external_auth)):
-                if asked is not None:
-                    service = self._resolve(f"{field}.filters[{index}].{name}.backendRef", asked.backend_ref)
-            found.append(FilterNode(first_of_equal_headers(item), service))
-        return tuple(found)
-
-    def _resolve(self, field: str, ref: BackendObjectReference) -> ServicePort | None:
-        resolved = resolve_backend(self.snapshot, self.policies, self.route.ref, ref, field)
-        if resolved.reference is not None:
-            self.references.add(resolved.reference)
-            if resolved.forbidden:
-                self.forbidden.add(resolved.reference)
-        if resolved.problem is not None:
-            self.problems.append(resolved.problem)
-        return resolved.service
-
-
 def _check_classes(classes: Mapping[Ref, GatewayClass]) -> tuple[Problem, ...]:
     found = (check_class(resource) for resource in classes.values())
-    return _sorted(item for item in found if item is not None)
-
-
-def _rule_stands(rule: HTTPRuleNode | GRPCRuleNode | TCPRuleNode) -> bool:
-    return isinstance(rule, TCPRuleNode) or not rule.closed
+    return in_order(item for item in found if item is not None)
 
 
 def _used(node: RouteNode | None) -> set[ServicePort]:
@@ -586,10 +447,6 @@ def _used(node: RouteNode | None) -> set[ServicePort]:
 
 def _differing(keys: Iterable[Name], old: Mapping[Name, object], new: Mapping[Name, object]) -> frozenset[Name]:
     return frozenset(key for key in keys if old.get(key) != new.get(key))
-
-
-def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    return tuple(sorted(problems, key=lambda item: item.order))
 
 
 def _thaw(table: Mapping[Ref, RouteNode] | Mapping[ServicePort, tuple[Endpoint, ...]]) -> dict:  # type: ignore[type-arg]

@@ -22,7 +22,7 @@ from gwctl.graph.certificate import read_certificate
 from gwctl.graph.clientcertificate import FRONTEND, OF_PARENT, config_maps_of, resolve_client_authorities
 from gwctl.graph.gatewayclass import own_classes
 from gwctl.graph.listenerset import lets_in
-from gwctl.graph.node import Authorities, Certificate, GatewayNode, Graph, ListenerKey, Problem
+from gwctl.graph.node import Authorities, Certificate, GatewayNode, Graph, ListenerKey, Problem, in_order
 from gwctl.graph.referencegrant import reference_is_permitted
 from gwctl.snapshot import Snapshot
 
@@ -82,7 +82,7 @@ def resolve_certificates(nodes: Iterable[GatewayNode], snapshot: Snapshot) -> Re
         elif client is not None:
             clients[node.ref] = client
         kept = [item for item in node.problems if not _is_ours(item)]
-        problems = tuple(sorted((*kept, *found), key=lambda item: item.order))
+        problems = in_order((*kept, *found))
         gateways[node.ref] = node if problems == node.problems else replace(node, problems=problems)
     return Resolved(gateways, certificates, clients, authorities)
 

@@ -30,7 +30,7 @@ from gwctl.graph.listener import (
     tls_mode,
 )
 from gwctl.graph.listenerset import lets_in
-from gwctl.graph.node import GatewayNode, ListenerKey, ListenerNode, ListenerSetNode, Problem
+from gwctl.graph.node import GatewayNode, ListenerKey, ListenerNode, ListenerSetNode, Problem, in_order
 from gwctl.snapshot import Snapshot
 
 
@@ -147,7 +147,7 @@ class _Draft:
             self._gateway,
             self._accepted,
             tuple(mark_overlaps(self._listeners)),
-            tuple(sorted(self._problems, key=lambda item: item.order)),
+            in_order(self._problems),
             tuple(self._sets),
         )
 

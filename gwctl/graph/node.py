@@ -5,7 +5,7 @@ The words are those of the Gateway API. Nothing here knows about HAProxy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
@@ -65,6 +65,11 @@ class Problem:
             parent,
             self.listener or "",
         )
+
+
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Sort problems, so that they do not depend on what was looked at first."""
+    return tuple(sorted(problems, key=lambda item: item.order))
 
 
 class ListenerKey(NamedTuple):

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 FEATURES: Mapping[str, str] = {
     "BackendTLSPolicy": "graph/backendtls.py: authorities of ConfigMaps, ports, conflicts; haproxy/state.py: ServerTLS",
     "GRPCRoute": "routing/rule.py: services, methods, headers, header modifiers, weights",
-    "GRPCRouteNamedRouteRule": "graph/build.py: names of rules are kept",
+    "GRPCRouteNamedRouteRule": "graph/route.py: names of rules are kept",
     "Gateway": "graph/gateway.py: listeners, conflicts, allowed routes",
     "GatewayAddressEmpty": "graph/gateway.py: an address without a value is of the implementation's choosing",
     "GatewayBackendClientCertificate": "haproxy/table.py: servers of their own for each certificate of a Gateway",
@@ -34,7 +34,7 @@ FEATURES: Mapping[str, str] = {
     "HTTPRouteDestinationPortMatching": "graph/attach.py: a parentRef's port must be a listener's",
     "HTTPRouteHostRewrite": "routing/filter.py: URLRewrite's hostname",
     "HTTPRouteMethodMatching": "routing/rule.py: the method is a condition of a match",
-    "HTTPRouteNamedRouteRule": "graph/build.py: names of rules are kept",
+    "HTTPRouteNamedRouteRule": "graph/route.py: names of rules are kept",
     "HTTPRouteParentRefPort": "graph/attach.py: a parentRef's port must be a listener's",
     "HTTPRoutePathRedirect": "routing/filter.py: ReplaceFullPath and ReplacePrefixMatch",
     "HTTPRoutePathRewrite": "routing/filter.py: ReplaceFullPath and ReplacePrefixMatch",
