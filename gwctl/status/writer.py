@@ -232,6 +232,7 @@ class StatusWriter:
             )
             if new is None or self._must_wait(ref, desired):
                 return
+            seen = self._api.live(ref)
             try:
                 result = await self._api.patch_status(ref, new, live.resource_version)
             except Exception as error:
@@ -246,7 +247,7 @@ class StatusWriter:
                         raise
             else:
                 self._count(ref.kind, "written")
-                self._remember(ref, desired, result)
+                self._remember(ref, desired, result, older=(live, seen))
                 return
         raise _Contended(f"others wrote the object {_CONFLICTS} times meanwhile")
 
@@ -286,14 +287,18 @@ class StatusWriter:
         self._enqueue_later(ref, record, delay - since)
         return True
 
-    def _remember(self, ref: Ref, desired: Status, result: Live) -> None:
+    def _remember(self, ref: Ref, desired: Status, result: Live, older: Iterable[Live | None]) -> None:
+        """Note a write, and what it made of the object while the API tells of nothing but versions ``older`` than that.
+
+        It may tell of what another wrote after us before our write is answered.
+        """
         now = asyncio.get_running_loop().time()
         record = self._records.setdefault(ref, _Record())
         again = record.written == desired and now - record.written_at < _CALM_SECONDS
         record.repairs = record.repairs + 1 if again else 0
         record.written, record.written_at = desired, now
         seen = self._api.live(ref)
-        if seen is not None and seen.resource_version != result.resource_version:
+        if seen is not None and seen.resource_version in {item.resource_version for item in older if item is not None}:
             record.base, record.result = seen.resource_version, result
 
     def _forget(self, ref: Ref) -> None:

@@ -35,7 +35,8 @@ class MemoryApi:
     """Objects, and what of them a watch has told.
 
     ``follows``: the watch tells everything at once. ``errors``: what the next patches of an object are answered with.
-    ``gate``: patches wait for it; ``begun`` is set when one is in flight.
+    ``gate``: patches wait for it; ``begun`` is set when one is in flight. ``overtaken``: what someone else makes of the
+    status of an object after the next patch of it, which the watch tells before the patch is answered.
     """
 
     objects: dict[Ref, Live] = field(default_factory=dict)
@@ -44,6 +45,7 @@ class MemoryApi:
     errors: dict[Ref, list[Exception]] = field(default_factory=dict)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
+    overtaken: dict[Ref, Json] = field(default_factory=dict)
     patches: list[tuple[Ref, Json]] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
@@ -105,6 +107,10 @@ class MemoryApi:
             if live.resource_version != resource_version:
                 raise ApiError(409)
             self.patches.append((ref, dict(status)))
-            return self._store(ref, replace(live, status={**live.status, **status}))
+            result = self._store(ref, replace(live, status={**live.status, **status}))
+            if ref in self.overtaken:
+                self.write(ref, self.overtaken.pop(ref))
+                self.cache[ref] = self.objects[ref]
+            return result
         finally:
             self.in_flight -= 1

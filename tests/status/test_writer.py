@@ -350,6 +350,21 @@ async def test_what_others_did_to_our_status_is_mended() -> None:
         ]
 
 
+@pytest.mark.parametrize("follows", [True, False])
+async def test_what_others_did_is_mended_also_when_it_is_told_before_our_own_write_is_answered(follows: bool) -> None:
+    lab = Lab()
+    lab.api.follows = follows
+    lab.api.overtaken[ROUTE_REF] = {"parents": [FOREIGN]}
+    async with lab.running():
+        await lab.start()
+        lab.writer.check(ROUTE_REF)
+        await lab.settle()
+        assert [entry["controllerName"] for entry in lab.api.objects[ROUTE_REF].status["parents"]] == [
+            "example.com/other",
+            CONTROLLER,
+        ]
+
+
 async def test_a_fight_slows_down_but_news_do_not_wait() -> None:
     lab = Lab()
     async with lab.running():
