@@ -23,8 +23,6 @@ from gwctl.kube.kind import Kind
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE_SECONDS = 1.0
-
 
 class Sink(Protocol):
     """Takes what a reflector finds."""
@@ -64,7 +62,8 @@ class Pace:
 
     An API server that has just started refuses everything for a moment, so that does not begin with a long wait either.
 
-    ``watch``: how long one watch lasts, up to twice that. ``silence``: after which a watch counts as dead.
+    ``watch``: how long one watch lasts, up to twice that. One that ends before ``at_once`` counts as a failure whatever
+    it told, since the next may be like it. ``silence``: after which a watch counts as dead.
     ``missing``: between two looks for a CRD. ``begin``: for how long the first batch waits for what others refer to.
     """
 
@@ -72,6 +71,7 @@ class Pace:
     longest: float = 5.0
     refused: float = 30.0
     watch: float = 240.0
+    at_once: float = 1.0
     silence: float = 150.0
     missing: float = 10.0
     begin: float = 60.0
@@ -223,18 +223,15 @@ class Reflector:
             seconds=self._pace.watch * random.uniform(1.0, 2.0),
             silence=self._pace.silence,
         )
-        heard = False
         async with aclosing(events):
             async for event in events:
                 self._observer.event(self._kind, event.type)
                 self._take(event.type, event.object)
-                self._succeed()
-                heard = True
-        if not heard and time.monotonic() - started < _AT_ONCE_SECONDS:
+                self._trouble.end(self)
+                if time.monotonic() - started >= self._pace.at_once:
+                    self._backoff.reset()
+        if time.monotonic() - started < self._pace.at_once:
             raise Unreachable(f"GET {path}: the watch ended at once")
-        self._succeed()
-
-    def _succeed(self) -> None:
         self._backoff.reset()
         self._trouble.end(self)
 

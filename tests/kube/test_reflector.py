@@ -1,6 +1,7 @@
 """The reflector: what it tells, whatever happens to lists, watches and connections."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -190,7 +191,35 @@ async def test_a_watch_that_ends_is_followed_by_the_next(client: KubeClient, ser
             await server.until(lambda: not server.watchers)
             await server.watched("Service")
     assert lists(server) == 1
+
+
+async def test_the_end_of_a_watch_that_lasted_is_no_failure(client: KubeClient, server: ApiServer) -> None:
+    async with following(client, Pace(at_once=0.0)) as seen:
+        await settled(server, seen)
+        server.end_watches()
+        await server.until(lambda: server.count("GET", "watch=true") == 2)
     assert seen.errors == []
+
+
+async def test_watches_that_end_at_once_are_ever_longer_apart_and_what_they_tell_counts(
+    client: KubeClient, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def wait(backoff: Backoff, error: KubeError) -> None:
+        waits.append(backoff.next(error))
+
+    monkeypatch.setattr(Backoff, "wait", wait)
+    for number in range(6):
+        added = service(f"s{number}")
+        added["metadata"] |= {"namespace": "default", "resourceVersion": str(101 + number)}
+        server.answer_with("GET", "watch=true", json.dumps({"type": "ADDED", "object": added}).encode() + b"\n")
+    async with following(client, Pace(first=1.0, longest=8.0)) as seen:
+        assert await seen.until("s5 80") == [f"s{number} 80" for number in range(6)]
+        await server.watched("Service")
+    assert lists(server) == 1
+    assert seen.errors == ["Service Unreachable"] * 6
+    assert all(most / 2 <= wait <= most for wait, most in zip(waits, (1, 2, 4, 8, 8, 8), strict=True))
 
 
 async def test_a_watch_lasts_as_long_as_its_pace_says(client: KubeClient, server: ApiServer) -> None:
