@@ -35,6 +35,7 @@ def test_it_says_which_kinds_are_missing(helm: Helm) -> None:
     [
         ({}, 80, "gwctl"),
         ({"gatewayClass": {"name": "edge"}}, 80, "edge"),
+        ({"gatewayClass": {"name": "123"}}, 80, "123"),
         ({"hostNetwork": True}, 8080, "gwctl"),
         ({"hostNetwork": True, "privilegedPorts": True}, 80, "gwctl"),
     ],

@@ -2,6 +2,8 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -76,6 +78,36 @@ def test_names_and_labels_are_short_enough(helm: Helm, release: str) -> None:
         if item["kind"] not in CLUSTER_WIDE:
             assert re.fullmatch("[a-z][-a-z0-9]{0,61}[a-z0-9]", item["metadata"]["name"])
         assert all(len(value) <= 63 for value in item["metadata"]["labels"].values())
+
+
+NAME_FIELDS = {"name", "namespace", "serviceAccountName", "priorityClassName", "image", "resourceNames"}
+
+
+def find_names(value: Any) -> Iterator[Any]:
+    for key, item in value.items() if isinstance(value, dict) else ():
+        if key in NAME_FIELDS:
+            yield from item if isinstance(item, list) else [item]
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from find_names(item)
+
+
+def test_names_that_yaml_could_take_for_something_else_stay_names(helm: Helm) -> None:
+    values = {
+        "fullnameOverride": "true",
+        "gatewayClass": {"name": "1.5"},
+        "namespaces": ["123", "null"],
+        "priorityClassName": "0x10",
+        "serviceAccount": {"name": "456"},
+        "gwctl": {"image": {"repository": "12", "tag": "30"}},
+        "haproxy": {"image": {"repository": "12", "tag": "31"}},
+        "autoscaling": {"enabled": True},
+        "networkPolicy": {"enabled": True},
+        "metrics": {"monitor": {"kind": "PodMonitor", "interval": "1m"}},
+    }
+    rendered = helm.render(values, namespace="789")
+    names = [name for item in rendered.objects for name in find_names(item)]
+    assert not [name for name in names if not isinstance(name, str)]
+    assert set(names) >= {"true", "1.5", "123", "null", "0x10", "456", "789", "12:30", "12:31"}
 
 
 def test_two_releases_of_one_name_share_nothing(helm: Helm) -> None:

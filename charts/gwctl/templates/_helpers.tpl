@@ -49,9 +49,9 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 
 {{/* metadata of an object: (dict "root" . "suffix" "-x" "labels" {…} "annotations" {…}), all but root optional. */}}
 {{- define "gwctl.metadata" -}}
-name: {{ default (printf "%s%s" (include "gwctl.fullname" .root) (default "" .suffix)) .name }}
+name: {{ default (printf "%s%s" (include "gwctl.fullname" .root) (default "" .suffix)) .name | quote }}
 {{- if not .cluster }}
-namespace: {{ default .root.Release.Namespace .namespace }}
+namespace: {{ default .root.Release.Namespace .namespace | quote }}
 {{- end }}
 labels:
   {{- merge (include "gwctl.labels" .root | fromYaml) (default dict .labels) | toYaml | nindent 2 }}

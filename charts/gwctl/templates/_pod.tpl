@@ -55,7 +55,7 @@ metadata:
     {{- toYaml . | nindent 4 }}
     {{- end }}
 spec:
-  serviceAccountName: {{ include "gwctl.serviceAccountName" . }}
+  serviceAccountName: {{ include "gwctl.serviceAccountName" . | quote }}
   # The containers that face the network get no token; the volume `token` below gives it to gwctl.
   automountServiceAccountToken: false
   {{- with $values.imagePullSecrets }}
@@ -73,7 +73,7 @@ spec:
   {{- end }}
   terminationGracePeriodSeconds: {{ include "gwctl.terminationGracePeriodSeconds" . }}
   {{- with $values.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   {{- with $values.nodeSelector }}
   nodeSelector:
@@ -107,7 +107,7 @@ spec:
   initContainers:
     # Writes the first haproxy.cfg, the Data Plane API's configuration and a password that only this pod knows.
     - name: init
-      image: {{ $haproxyImage }}
+      image: {{ $haproxyImage | quote }}
       imagePullPolicy: {{ $values.image.pullPolicy }}
       command: [gwctl-init]
       env:
@@ -154,7 +154,7 @@ spec:
           mountPath: /var/run/gwctl
   containers:
     - name: gwctl
-      image: {{ include "gwctl.image" (dict "root" . "image" $values.gwctl.image) }}
+      image: {{ include "gwctl.image" (dict "root" . "image" $values.gwctl.image) | quote }}
       imagePullPolicy: {{ $values.image.pullPolicy }}
       args:
         - run
@@ -205,7 +205,7 @@ spec:
           mountPath: /var/run/secrets/kubernetes.io/serviceaccount
           readOnly: true
     - name: haproxy
-      image: {{ $haproxyImage }}
+      image: {{ $haproxyImage | quote }}
       imagePullPolicy: {{ $values.image.pullPolicy }}
       command: [haproxy, -W, -S, /var/run/gwctl/master.sock, -f, /var/lib/gwctl/haproxy.cfg]
       {{- with $values.haproxy.extraEnv }}
@@ -238,7 +238,7 @@ spec:
         - name: run
           mountPath: /var/run/gwctl
     - name: dataplane
-      image: {{ $haproxyImage }}
+      image: {{ $haproxyImage | quote }}
       imagePullPolicy: {{ $values.image.pullPolicy }}
       command: [gwctl-dataplane]
       {{- with $values.dataplane.extraEnv }}
@@ -265,7 +265,7 @@ spec:
   volumes:
     - name: config
       configMap:
-        name: {{ include "gwctl.fullname" . }}
+        name: {{ include "gwctl.fullname" . | quote }}
     - name: data
       emptyDir: {}
     - name: run
