@@ -199,8 +199,6 @@ def check_listeners(listeners: tuple[Listener, ...], kind: str, found: list[Viol
             found.append(Violation((*loc, "hostname"), f"must not be specified for protocol {protocol}"))
         if protocol == "HTTPS" and tls is not None and tls.mode != "Terminate":
             found.append(Violation((*loc, "tls", "mode"), "must be Terminate for protocol HTTPS"))
-        if protocol == "TLS" and tls is None:
-            found.append(Violation((*loc, "tls"), "must be set for protocol TLS"))
         if tls is not None and tls.mode == "Terminate" and not tls.certificate_refs and not tls.options:
             message = "certificateRefs or options must be specified when mode is Terminate"
             found.append(Violation((*loc, "tls"), message))

@@ -88,7 +88,7 @@ def tls_mode(listener: Listener) -> Literal["Terminate", "Passthrough"] | None:
     """Give what becomes of TLS at a listener, None where there is none."""
     if listener.tls is not None:
         return listener.tls.mode
-    return "Terminate" if listener.protocol == "HTTPS" else None
+    return "Terminate" if listener.protocol in ("HTTPS", "TLS") else None
 
 
 def slot_of(listener: Listener, slots: Mapping[int, int]) -> int:

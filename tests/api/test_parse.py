@@ -316,7 +316,6 @@ def test_route_that_an_api_server_refuses(spec: str, field: str) -> None:
         ),
         ("[{name: A, port: 80, protocol: HTTP}]", "spec.listeners[0].name"),
         ("[{name: a, port: 80}]", "spec.listeners[0].protocol"),
-        ("[{name: a, port: 80, protocol: TLS}]", "spec.listeners[0].tls"),
         ("[{name: a, port: 80, protocol: HTTPS, tls: {}}]", "spec.listeners[0].tls"),
         (
             "[{name: a, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: Some}}}]",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from gwctl.api.ref import Ref
 from gwctl.graph.build import build_graph
 from gwctl.graph.certificateref import check_validity, find_referents, referents_of
@@ -80,8 +82,9 @@ def test_a_listener_without_any_certificate_is_not_programmed_and_others_stand()
     assert (served(graph), served(graph, "two")) == ([], ["a"])
 
 
-def test_a_listener_without_references_has_no_certificate() -> None:
-    graph = graph_of([{"name": "https", "port": 443, "protocol": "HTTPS"}])
+@pytest.mark.parametrize("protocol", ["HTTPS", "TLS"])
+def test_a_listener_without_references_has_no_certificate(protocol: str) -> None:
+    graph = graph_of([{"name": "https", "port": 443, "protocol": protocol}])
     assert about(graph) == [
         ("gw", FIELD, "Programmed", "Invalid"),
         ("gw", f"{FIELD}.certificateRefs", "ResolvedRefs", "InvalidCertificateRef"),
