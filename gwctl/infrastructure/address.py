@@ -22,6 +22,9 @@ ADDRESS_NOT_USABLE = "AddressNotUsable"
 PENDING = "Pending"
 NO_RESOURCES = "NoResources"
 
+MOST_ADDRESSES = 16
+"""What the status of a Gateway holds at most (Gateway.status.addresses)."""
+
 
 def service_addresses(gateway: GatewayNode, snapshot: Snapshot, namespace: str, error: str = "") -> GatewayAddresses:
     """Give the addresses of a Gateway that has a Service in ``namespace``.
@@ -34,24 +37,24 @@ def service_addresses(gateway: GatewayNode, snapshot: Snapshot, namespace: str, 
         return GatewayAddresses((), ADDRESS_NOT_USABLE, message)
     ref = service_ref(gateway.ref, namespace)
     service = snapshot.services.get(ref)
-    if error:
-        return GatewayAddresses((), ADDRESS_NOT_USABLE if requested else ADDRESS_NOT_ASSIGNED, error)
-    if service is None:
+    if service is None and not error:
         return GatewayAddresses((), PENDING, f"{ref} has not been made yet")
-    if owner_of(service) != gateway.ref:
+    if service is not None and owner_of(service) != gateway.ref:
         return GatewayAddresses((), NO_RESOURCES, f"there is a {ref} that gwctl did not make for this Gateway")
-    found = tuple(_read_addresses(service))
+    found = tuple(_read_addresses(service))[:MOST_ADDRESSES] if service is not None else ()
     if not found:
-        return GatewayAddresses((), ADDRESS_NOT_ASSIGNED, f"{ref} has no address yet: its load balancer is pending")
+        reason = ADDRESS_NOT_USABLE if requested and error else ADDRESS_NOT_ASSIGNED
+        return GatewayAddresses((), reason, error or f"{ref} has no address yet: its load balancer is pending")
     given = {value for _, value in found}
     if requested and not {_canonical(address) for address in requested} <= given:
         message = f"{requested[0]} cannot be had: {ref} was given {', '.join(sorted(given))}"
-        return GatewayAddresses((), ADDRESS_NOT_USABLE, message)
+        return GatewayAddresses((), ADDRESS_NOT_USABLE, error or message)
     missing = sorted(
         {str(node.port) for node in gateway.own_listeners if node.accepted and node.slot == 0},
     )
     if missing:
-        return GatewayAddresses(found, PENDING, f"{ref} does not lead to port {', '.join(missing)} yet")
+        message = f"{ref} does not lead to port {', '.join(missing)} yet"
+        return GatewayAddresses(found, PENDING, error or message)
     return GatewayAddresses(found)
 
 
@@ -76,7 +79,7 @@ def host_addresses(gateway: GatewayNode, snapshot: Snapshot, published: Ref | No
     }
     if not found:
         return GatewayAddresses((), ADDRESS_NOT_ASSIGNED, f"{published} has no endpoint that is ready")
-    return GatewayAddresses(tuple(("IPAddress", address) for address in _sorted(found)))
+    return GatewayAddresses(tuple(("IPAddress", address) for address in _sorted(found)[:MOST_ADDRESSES]))
 
 
 def _read_addresses(service: Service) -> Iterator[tuple[str, str]]:
@@ -91,7 +94,11 @@ def _read_addresses(service: Service) -> Iterator[tuple[str, str]]:
 
 
 def _canonical(address: str) -> str:
-    return str(ipaddress.ip_address(address))
+    """Give an address in its usual form; what only the cluster takes for one, as with leading zeros, as it is."""
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return address
 
 
 def _sorted(addresses: Iterable[str]) -> list[str]:

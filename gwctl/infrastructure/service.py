@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,18 +95,23 @@ def requested_addresses(gateway: Gateway) -> tuple[str, ...]:
 
 
 def plan_services(
-    graph: Graph, snapshot: Snapshot, settings: ServiceSettings, avoid: Collection[int] = ()
+    graph: Graph,
+    snapshot: Snapshot,
+    settings: ServiceSettings,
+    avoid: Collection[int] = (),
+    exists: Callable[[Ref], bool] = lambda gateway: False,
 ) -> tuple[ServiceChange, ...]:
     """Give what makes the Services those that the Gateways need, in order; empty when they are.
 
-    ``avoid``: slots that were free but a moment ago, taken only where no other is left.
+    ``avoid``: slots that were free but a moment ago, taken only where no other is left. ``exists`` tells of a Gateway
+    that is not in the snapshot whether there is one all the same, which cannot be read: it keeps what it has.
     """
     changes: list[ServiceChange] = []
     kept: set[Ref] = set()
     free = _FreeSlots(graph, snapshot, settings.namespace, avoid)
     for gateway in sorted(graph.gateways.values(), key=lambda node: node.resource.age):
         ref = service_ref(gateway.ref, settings.namespace)
-        alias = alias_ref(gateway.resource)
+        alias = alias_ref(gateway.resource, kept)
         kept |= {ref, alias} if settings.aliases else {ref}
         if not gateway.accepted or len(requested_addresses(gateway.resource)) > 1:
             continue
@@ -116,26 +121,39 @@ def plan_services(
             wanted.append((alias, _build_alias(gateway, ref, alias, settings)))
         for name, content in wanted:
             live = snapshot.services.get(name)
-            if live is None or (owner_of(live) == gateway.ref and not _is_as_written(live, content)):
+            if live is None or (_is_ours_to_change(live, gateway.ref) and not _is_as_written(live, content)):
                 changes.append(ApplyService(gateway.ref, name, content))
-    changes += _deletions(snapshot, settings, kept)
+    changes += _deletions(snapshot, settings, kept, exists)
     return tuple(changes)
 
 
-def alias_ref(gateway: Gateway) -> Ref:
-    """Name a Gateway's alias: ``gateway-class`` in the Gateway's namespace."""
+def alias_ref(gateway: Gateway, taken: Collection[Ref] = ()) -> Ref:
+    """Name a Gateway's alias: ``gateway-class`` in the Gateway's namespace, and otherwise where that is taken."""
     name = f"{gateway.metadata.name}-{gateway.spec.gateway_class_name}"
-    if not is_label(name) or name[0].isdigit():
-        name = bounded_name(name, f"{gateway.ref} {gateway.spec.gateway_class_name}")
-    return Ref("Service", gateway.ref.namespace, name)
+    ref = Ref("Service", gateway.ref.namespace, name)
+    if is_label(name) and not name[0].isdigit() and ref not in taken:
+        return ref
+    return Ref("Service", ref.namespace, bounded_name(name, f"{gateway.ref} {gateway.spec.gateway_class_name}"))
 
 
-def _deletions(snapshot: Snapshot, settings: ServiceSettings, kept: set[Ref]) -> Iterator[DeleteService]:
+def _is_ours_to_change(service: Service, gateway: Ref) -> bool:
+    """One that is on its way out is made anew when it is gone."""
+    return owner_of(service) == gateway and service.metadata.deletion_timestamp is None
+
+
+def _deletions(
+    snapshot: Snapshot, settings: ServiceSettings, kept: set[Ref], exists: Callable[[Ref], bool]
+) -> Iterator[DeleteService]:
+    """Without aliases there is no right to delete those that are there still: they go with their Gateways."""
     for ref in sorted(snapshot.services):
         service = snapshot.services[ref]
         owner = owner_of(service)
         made_by = service.metadata.annotations.get(CONTROLLER_ANNOTATION)
-        if owner is not None and ref not in kept and made_by == settings.controller:
+        if owner is None or ref in kept or made_by != settings.controller:
+            continue
+        is_unreadable = owner not in snapshot.gateways and exists(owner)
+        may_delete = settings.aliases or ref.namespace == settings.namespace
+        if may_delete and not is_unreadable and service.metadata.deletion_timestamp is None:
             yield DeleteService(owner, ref)
 
 

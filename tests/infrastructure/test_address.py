@@ -45,6 +45,10 @@ def addresses(text: str, error: str = "") -> GatewayAddresses:
             (("Hostname", "lb.example.com"), ("IPAddress", "2001:db8::1")),
         ),
         (service("type: ClusterIP, clusterIPs: [10.96.0.7]"), (("IPAddress", "10.96.0.7"),)),
+        (
+            service("type: LoadBalancer", "{ip: 010.0.0.1}, {ip: 192.0.2.1}"),
+            (("IPAddress", "010.0.0.1"), ("IPAddress", "192.0.2.1")),
+        ),
         (service("type: NodePort, clusterIPs: [10.96.0.7]"), (("IPAddress", "10.96.0.7"),)),
     ],
 )
@@ -76,6 +80,20 @@ def test_a_static_address_counts_only_when_it_is_the_one_given() -> None:
     assert addresses(empty + service("type: LoadBalancer", "{ip: 192.0.2.1}")).reason == ""
 
 
+def test_a_service_that_cannot_be_written_keeps_the_addresses_that_it_has() -> None:
+    made = service("type: LoadBalancer", "{ip: 192.0.2.1}")
+    assert addresses(gateway() + made, "no") == GatewayAddresses((("IPAddress", "192.0.2.1"),))
+    more = gateway(listeners="[{name: more, port: 8080, protocol: HTTP}]")
+    assert addresses(more + made, "no") == GatewayAddresses((("IPAddress", "192.0.2.1"),), "Pending", "no")
+    other = addresses(gateway(", addresses: [{value: 192.0.2.9}]") + made, "no")
+    assert other == GatewayAddresses((), "AddressNotUsable", "no")
+
+
+def test_a_status_has_no_more_addresses_than_it_may() -> None:
+    ingress = ", ".join(f"{{ip: 192.0.2.{number}}}" for number in range(1, 21))
+    assert len(addresses(gateway() + service("type: LoadBalancer", ingress)).addresses) == 16
+
+
 def test_a_port_that_the_service_does_not_lead_to_yet_is_pending() -> None:
     listeners = "[{name: http, port: 80, protocol: HTTP}, {name: more, port: 8080, protocol: HTTP}]"
     found = addresses(gateway(listeners=listeners) + service("type: LoadBalancer", "{ip: 192.0.2.1}"))
@@ -101,6 +119,8 @@ endpoints:
         return host_addresses(node, snapshot, service)
 
     assert on_hosts(gateway() + slices).addresses == (("IPAddress", "10.0.0.9"), ("IPAddress", "10.0.0.10"))
+    many = slices.replace("10.0.0.9]", ", ".join(f"10.0.1.{number}" for number in range(20)) + "]")
+    assert len(on_hosts(gateway() + many).addresses) == 16
     assert on_hosts(gateway()).reason == "AddressNotAssigned"
     assert "publish-service" in on_hosts(gateway(), None).message
     bound = on_hosts(gateway(", addresses: [{value: 10.0.0.1}]") + slices)

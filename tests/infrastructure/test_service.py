@@ -224,8 +224,45 @@ def test_a_static_address_is_asked_for_and_two_are_too_many() -> None:
     assert cluster.service("gw-default-web")["spec"]["loadBalancerIP"] == "192.0.2.2"
 
 
-def test_without_aliases_those_that_are_there_go() -> None:
+def test_without_aliases_there_is_no_right_to_touch_those_of_other_namespaces() -> None:
     cluster = Cluster(CLASS + gateway())
     cluster.settle()
-    cluster.settings = ServiceSettings(CONTROLLER, "gwctl-system", {"app": "gwctl"}, aliases=False)
-    assert any(line.startswith("delete Service default/web-gwctl") for line in cluster.settle())
+    cluster.settings = replace(SETTINGS, aliases=False)
+    assert cluster.settle() == []
+    del cluster.objects[Ref("Gateway", "default", "web")]
+    assert [change.ref.namespace for change in cluster.plan()] == ["gwctl-system"]
+
+
+def test_a_gateway_that_cannot_be_read_keeps_its_services() -> None:
+    cluster = Cluster(CLASS + gateway())
+    cluster.settle()
+    del cluster.objects[Ref("Gateway", "default", "web")]
+    snapshot = Snapshot.of(cluster.objects.values())
+    graph = build_graph(snapshot, CONTROLLER, service_namespace=SETTINGS.namespace)
+    assert plan_services(graph, snapshot, SETTINGS, exists=lambda ref: ref.name == "web") == ()
+    assert len(plan_services(graph, snapshot, SETTINGS, exists=lambda ref: ref.name == "other")) == 2
+
+
+def test_a_service_that_is_on_its_way_out_is_left_alone_until_it_is_gone() -> None:
+    cluster = Cluster(CLASS + gateway())
+    cluster.settle()
+    for ref, manifest in cluster.manifests.items():
+        metadata = {**manifest["metadata"], "deletionTimestamp": "2026-01-03T00:00:00Z"}
+        cluster.objects[ref] = read({**manifest, "metadata": metadata})
+    cluster.set(gateway(listeners="[{name: http, port: 8080, protocol: HTTP}]"))
+    assert cluster.plan() == ()
+    ending = dict(cluster.objects)
+    del cluster.objects[Ref("Gateway", "default", "web")]
+    assert cluster.plan() == ()
+    cluster.objects = {ref: resource for ref, resource in ending.items() if ref not in cluster.manifests}
+    assert len(cluster.settle()) == 2
+
+
+def test_two_gateways_never_have_one_alias() -> None:
+    other = CLASS.replace("name: gwctl", "name: b-gwctl")
+    text = gateway("a-b") + gateway("a").replace("gatewayClassName: gwctl", "gatewayClassName: b-gwctl")
+    cluster = Cluster(CLASS + other + text)
+    assert len(cluster.settle()) == 4
+    aliases = [manifest for ref, manifest in cluster.manifests.items() if ref.namespace == "default"]
+    owners = {manifest["metadata"]["annotations"]["gwctl.io/gateway"] for manifest in aliases}
+    assert owners == {"default/a-b", "default/a"}
