@@ -83,6 +83,7 @@ class Cluster:
                 lambda: self.election.is_leader,
                 on_error=self._publish_again,
                 count=lambda result: metrics.kubernetes_writes.labels("object", "Service", result).inc(),
+                exists=lambda gateway: self.source.live(gateway) is not None,
             )
         self.source.on_status(self._status_writer.check)
 

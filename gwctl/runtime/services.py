@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from gwctl.api.ref import Ref
 from gwctl.api.service import Service
-from gwctl.graph.gatewayservice import owner_of, slots_of
+from gwctl.graph.gatewayservice import owner_of, service_ref, slots_of
 from gwctl.infrastructure.service import ApplyService, ServiceChange, ServiceSettings, plan_services
 from gwctl.kube.client import KubeClient
 from gwctl.kube.error import KubeError, NotFound
@@ -28,10 +29,30 @@ _FREED_SECONDS = 60.0
 """How long a slot that became free is not given out again: replicas learn of a change at different moments."""
 
 
+_CALM_SECONDS = 600.0
+"""After this long without a try of the same change it is no repetition."""
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """The last try of a change: when it began, how often in a row, and why it failed, empty where it did not."""
+
+    change: ServiceChange
+    begun: float
+    number: int
+    error: str = ""
+
+    @property
+    def next(self) -> float:
+        """When the same may be tried again."""
+        return self.begun + min(_FIRST_RETRY_SECONDS * 2.0 ** min(self.number - 1, 10), _LONGEST_RETRY_SECONDS)
+
+
 class ServiceWriter:
     """Keeps the Services of Gateways as they should be.
 
-    ``on_error`` is called when `errors` are others than before, ``count`` with what became of a write.
+    ``exists`` tells whether there is a Gateway, also one that cannot be read. ``on_error`` is called when `errors` are
+    others than before, ``count`` with what became of a write.
     """
 
     def __init__(
@@ -41,15 +62,19 @@ class ServiceWriter:
         is_leader: Callable[[], bool],
         on_error: Callable[[], None] = lambda: None,
         count: Callable[[str], None] = lambda result: None,
+        exists: Callable[[Ref], bool] = lambda gateway: False,
     ) -> None:
         self._client = client
         self._settings = settings
         self._is_leader = is_leader
         self._on_error = on_error
         self._count = count
+        self._exists = exists
         self._pipeline: Pipeline | None = None
         self._changed = asyncio.Event()
         self._errors: dict[Ref, str] = {}
+        self._attempts: dict[Ref, _Attempt] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self._used: frozenset[int] = frozenset()
         self._freed: dict[int, float] = {}
 
@@ -64,33 +89,36 @@ class ServiceWriter:
         self._changed.set()
 
     def wake(self) -> None:
-        """Look again, as when leadership has come."""
+        """Look again without delay, as when leadership has come."""
+        self._attempts.clear()
         self._changed.set()
 
     async def run(self) -> None:
         """Work until cancelled."""
-        delay = _FIRST_RETRY_SECONDS
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            if self._pipeline is None:
-                continue
-            self._note_slots(self._pipeline)
-            if not self._is_leader():
-                continue
-            if await self._work(self._pipeline):
-                delay = _FIRST_RETRY_SECONDS
-            else:
-                asyncio.get_running_loop().call_later(delay, self._changed.set)
-                delay = min(delay * 2, _LONGEST_RETRY_SECONDS)
+        try:
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                if self._pipeline is None:
+                    continue
+                self._note_slots(self._pipeline)
+                if self._is_leader():
+                    await self._work(self._pipeline)
+        finally:
+            self._stop_timer()
 
-    async def _work(self, pipeline: Pipeline) -> bool:
+    async def _work(self, pipeline: Pipeline) -> None:
         now = time.monotonic()
         self._freed = {slot: until for slot, until in self._freed.items() if until > now}
-        changes = plan_services(pipeline.graph, pipeline.snapshot, self._settings, self._freed)
-        errors: dict[Ref, str] = {}
+        self._attempts = {ref: last for ref, last in self._attempts.items() if now < last.begun + _CALM_SECONDS}
+        changes = plan_services(pipeline.graph, pipeline.snapshot, self._settings, self._freed, self._exists)
         written: list[Ref] = []
         for change in changes:
+            if not self._is_leader():
+                break
+            if self._must_wait(change):
+                continue
+            attempt = self._attempts[change.ref] = self._begin(change)
             try:
                 await self._write(change, pipeline)
                 written.append(change.ref)
@@ -98,13 +126,45 @@ class ServiceWriter:
             except KubeError as error:
                 log.error("cannot write a Service", extra={"change": str(change), "error": str(error)})
                 self._count("failed")
-                errors.setdefault(change.gateway, f"{change.ref} cannot be written: {error}")
+                attempt.error = f"{change.ref} cannot be written: {error}"
+        self._tell({change.gateway: self._attempts[change.ref].error for change in changes if self._counts(change)})
+        self._look_again_for(changes)
+        await self._wait_until_seen(written, pipeline)
+
+    # Attempts
+
+    def _begin(self, change: ServiceChange) -> _Attempt:
+        before = self._attempts.get(change.ref)
+        again = before is not None and before.change == change
+        return _Attempt(change, time.monotonic(), before.number + 1 if before is not None and again else 1)
+
+    def _must_wait(self, change: ServiceChange) -> bool:
+        """Slow down where a change is refused, or where somebody undoes it, again and again."""
+        attempt = self._attempts.get(change.ref)
+        return attempt is not None and attempt.change == change and time.monotonic() < attempt.next
+
+    def _look_again_for(self, changes: Iterable[ServiceChange]) -> None:
+        """Look again when the first of the changes is due that may have to be tried again."""
+        self._stop_timer()
+        due = [attempt.next for change in changes if (attempt := self._attempts.get(change.ref)) is not None]
+        if due:
+            self._timer = asyncio.get_running_loop().call_later(min(due) - time.monotonic(), self._changed.set)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _counts(self, change: ServiceChange) -> bool:
+        """Tell whether a Gateway's own Service could not be written; no traffic depends on an alias."""
+        own = change.ref == service_ref(change.gateway, self._settings.namespace)
+        attempt = self._attempts.get(change.ref)
+        return own and isinstance(change, ApplyService) and attempt is not None and attempt.error != ""
+
+    def _tell(self, errors: dict[Ref, str]) -> None:
         if errors != self._errors:
             self._errors = errors
             self._on_error()
-        if not errors:
-            await self._wait_until_seen(written, pipeline)
-        return not errors
 
     async def _write(self, change: ServiceChange, pipeline: Pipeline) -> None:
         path = f"/api/v1/namespaces/{change.ref.namespace}/services/{change.ref.name}"
