@@ -285,7 +285,8 @@ class Overview:
 
     def _unreadable(self, invalid: Iterable[Invalid]) -> Iterator[Trouble]:
         for item in invalid:
-            if self._is_asked_for(item.subject):
+            # What nobody can name may well be what is asked for.
+            if item.subject.kind == "File" or self._is_asked_for(item.subject):
                 yield Trouble(str(item.subject), item.field, "", item.reason, item.message)
 
     def _troubles(self) -> Iterator[Trouble]:

@@ -179,6 +179,14 @@ def test_manifests_that_cannot_be_read_are_problems(run: Run, tmp_path: Path) ->
     assert "PROBLEMS" not in run("status", "--source", source, "gateway").output
 
 
+def test_a_file_that_cannot_be_read_is_a_problem_whatever_is_asked_for(run: Run, tmp_path: Path) -> None:
+    write(tmp_path, gateway_class(), gateway([listener("http", 80)]))
+    (tmp_path / "z.yaml").write_text("kind: HTTPRoute\n")
+    result = run("status", "--source", f"file:{tmp_path}", "-n", "default", "gateway", "--check")
+    assert result.exit_code == 1
+    assert "z.yaml line 1, apiVersion: Invalid: must be a text that is not empty" in result.output.splitlines()[-1]
+
+
 def test_a_tcproute_that_came_too_late_is_a_problem(run: Run, tmp_path: Path) -> None:
     routes = [tcp_route(name, [backend("web")]) for name in ("a", "b")]
     world = [gateway_class(), gateway([listener("tcp", 80, protocol="TCP")]), service("web"), *routes]
