@@ -176,6 +176,16 @@ def test_a_pod_may_listen_on_the_ports_of_gateways_in_its_own_network(helm: Helm
     assert "sysctls" not in helm.render({"hostNetwork": True}).pod["securityContext"]
 
 
+def test_what_the_chart_itself_needs_is_added_to_no_security_context(helm: Helm) -> None:
+    nothing = {"podSecurityContext": None, "securityContext": None}
+    rendered = helm.render({**nothing, "gatewayService": {"type": "none"}})
+    assert list(rendered.pod["securityContext"]) == ["sysctls"]
+    rendered = helm.render({**nothing, "hostNetwork": True, "privilegedPorts": True})
+    assert rendered.pod["securityContext"]["runAsUser"] == 0
+    with_context = {item["name"]: item["securityContext"] for item in rendered.containers if "securityContext" in item}
+    assert with_context == {"haproxy": {"capabilities": {"add": ["NET_BIND_SERVICE"]}}}
+
+
 def test_pods_are_spread(helm: Helm) -> None:
     rendered = helm.render()
     labels = {"app.kubernetes.io/name": "gwctl", "app.kubernetes.io/instance": "gwctl"}

@@ -16,6 +16,12 @@ TEXT = (CHART / "values.yaml").read_text(encoding="utf-8")
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 
 
+NULL_MEANS_NONE = re.compile(
+    r"(podS|s)ecurityContext|.*\.resources(\..*)?|.*Probe\..*|autoscaling\.behavior|podDisruptionBudget\.maxUnavailable"
+)
+"""Keys with a default that is not empty and that may be null in its place."""
+
+
 def find_keys(schema: dict[str, Any], path: str = "") -> Iterator[str]:
     """The keys that the schema knows; one that only holds others ends with a dot."""
     schema = SCHEMA["definitions"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
@@ -52,6 +58,43 @@ def test_the_schema_knows_the_values_and_no_others() -> None:
     assert not [key for key in KEYS - given if not without_default.fullmatch(key)]
 
 
+def find_required(schema: dict[str, Any], path: str = "") -> Iterator[str]:
+    schema = SCHEMA["definitions"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    yield from (f"{path}{name}" for name in schema.get("required", ()))
+    for name, of in schema.get("properties", {}).items():
+        yield from find_required(of, f"{path}{name}.")
+
+
+def find_defaults(values: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        yield f"{path}{name}", value
+        if f"{path}{name}." in KEYS:
+            yield from find_defaults(value, f"{path}{name}.")
+
+
+def test_null_is_refused_where_it_would_mean_nothing() -> None:
+    needed = {key for key, value in find_defaults(yaml.safe_load(TEXT)) if value not in (None, "", [], {})}
+    assert set(find_required(SCHEMA)) == {key for key in needed if not NULL_MEANS_NONE.fullmatch(key)}
+
+
+def test_null_means_none_elsewhere(helm: Helm) -> None:
+    required = set(find_required(SCHEMA))
+
+    def with_nulls(values: dict[str, Any], path: str = "") -> dict[str, Any]:
+        given = {name: value if f"{path}{name}" in required else None for name, value in values.items()}
+        return {
+            name: with_nulls(value, f"{path}{name}.") if isinstance(value, dict) else value
+            for name, value in given.items()
+        }
+
+    values = with_nulls(yaml.safe_load(TEXT))
+    values["podDisruptionBudget"]["enabled"] = False
+    rendered = helm.render(values)
+    assert rendered.config == helm.render().config
+    for holder in (rendered.pod, *rendered.containers):
+        assert not {"securityContext", "resources", "nodeSelector"} & holder.keys()
+
+
 def test_every_value_has_a_comment() -> None:
     path: list[tuple[int, str]] = []
     without: list[str] = []
@@ -82,6 +125,7 @@ def test_every_value_has_a_comment() -> None:
         ({"haproxy": {"hardStopAfterSeconds": "3s"}}, "at '/haproxy/hardStopAfterSeconds': got string, want integer"),
         ({"gwctl": {"image": {"tag": "a b"}}}, "at '/gwctl/image/tag': 'a b' does not match pattern"),
         ({"image": {"registry": "https://r.example"}}, "at '/image/registry': 'https://r.example' does not match"),
+        ({"gatewayClass": {"name": None}}, "at '/gatewayClass': missing property 'name'"),
         ({"controllerName": "gwctl"}, "controllerName must be a DNS name, '/' and a path, such as"),
         ({"publishService": "name"}, "publishService must be namespace/name, but is 'name'"),
         ({"publishService": "a/b", "namespaces": ["c"]}, "publishService: namespaces must hold a"),
@@ -94,6 +138,7 @@ def test_every_value_has_a_comment() -> None:
             "the use of CPU is measured against haproxy.resources.requests.cpu, which is not set",
         ),
         ({"podDisruptionBudget": {"minAvailable": 1}}, "minAvailable and maxUnavailable exclude each other"),
+        ({"podDisruptionBudget": {"maxUnavailable": None}}, "podDisruptionBudget: give minAvailable or maxUnavailable"),
         ({"podDisruptionBudget": {"maxUnavailable": "many"}}, "'many' does not match pattern"),
         ({"privilegedPorts": True}, "privilegedPorts: only with hostNetwork"),
         (

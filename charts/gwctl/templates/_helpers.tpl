@@ -44,7 +44,7 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
       "app.kubernetes.io/version" (.Chart.AppVersion | trunc 63)
       "app.kubernetes.io/managed-by" .Release.Service }}
 {{- $ours = merge (include "gwctl.selectorLabels" . | fromYaml) $ours }}
-{{- merge $ours .Values.commonLabels | toYaml }}
+{{- merge $ours (default dict .Values.commonLabels) | toYaml }}
 {{- end }}
 
 {{/* metadata of an object: (dict "root" . "suffix" "-x" "labels" {…} "annotations" {…}), all but root optional. */}}
@@ -82,7 +82,7 @@ annotations:
 {{- with include "gwctl.addressesService" . }}
 {{- printf "%s/%s" $.Release.Namespace . }}
 {{- else }}
-{{- .Values.publishService }}
+{{- default "" .Values.publishService }}
 {{- end }}
 {{- end }}
 
@@ -117,7 +117,7 @@ annotations:
 {{- with .Values.gatewayService.annotations }}{{ $_ := set $config "gateway-service-annotations" . }}{{ end }}
 {{- with .Values.gatewayService.externalTrafficPolicy }}{{ $_ := set $config "gateway-service-external-traffic-policy" . }}{{ end }}
 {{- with include "gwctl.publishService" . }}{{ $_ := set $config "publish-service" . }}{{ end }}
-{{- mergeOverwrite $config .Values.gwctl.config | toYaml }}
+{{- mergeOverwrite $config (default dict .Values.gwctl.config) | toYaml }}
 {{- end }}
 
 {{- define "gwctl.terminationGracePeriodSeconds" -}}
@@ -140,11 +140,17 @@ annotations:
 {{- if and $values.autoscaling.enabled (gt (int $values.autoscaling.minReplicas) (int $values.autoscaling.maxReplicas)) }}
 {{- fail "autoscaling.minReplicas must not be above autoscaling.maxReplicas" }}
 {{- end }}
-{{- if and $values.autoscaling.enabled (not $values.autoscaling.metrics) (not (dig "requests" "cpu" "" $values.haproxy.resources)) }}
+{{- if and $values.autoscaling.enabled (not $values.autoscaling.metrics) (not (dig "requests" "cpu" "" (default dict $values.haproxy.resources))) }}
 {{- fail "autoscaling.enabled: the use of CPU is measured against haproxy.resources.requests.cpu, which is not set" }}
 {{- end }}
-{{- if and $values.podDisruptionBudget.enabled (not (kindIs "invalid" $values.podDisruptionBudget.minAvailable)) (not (kindIs "invalid" $values.podDisruptionBudget.maxUnavailable)) }}
+{{- with $values.podDisruptionBudget }}
+{{- $min := not (kindIs "invalid" .minAvailable) }}
+{{- $max := not (kindIs "invalid" .maxUnavailable) }}
+{{- if and .enabled $min $max }}
 {{- fail "podDisruptionBudget: minAvailable and maxUnavailable exclude each other; set one of them to null" }}
+{{- else if and .enabled (not $min) (not $max) }}
+{{- fail "podDisruptionBudget: give minAvailable or maxUnavailable, or set enabled to false" }}
+{{- end }}
 {{- end }}
 {{- if and $values.privilegedPorts (not $values.hostNetwork) }}
 {{- fail "privilegedPorts: only with hostNetwork; in a network of its own a pod's user may listen on any port" }}

@@ -34,8 +34,8 @@ lifecycle:
 {{- $values := .Values }}
 {{- $haproxyImage := include "gwctl.image" (dict "root" . "image" $values.haproxy.image) }}
 {{- $delay := int $values.shutdownDelaySeconds }}
-{{- $podSecurityContext := deepCopy $values.podSecurityContext }}
-{{- $haproxySecurityContext := deepCopy $values.securityContext }}
+{{- $podSecurityContext := deepCopy (default dict $values.podSecurityContext) }}
+{{- $haproxySecurityContext := deepCopy (default dict $values.securityContext) }}
 {{- if and (eq (include "gwctl.gatewayServiceType" .) "none") (not $values.hostNetwork) }}
 {{- /* Gateways' own ports, 80 and 443 mostly, in a network that is the pod's alone. */}}
 {{- $_ := set $podSecurityContext "sysctls" (concat (default list $podSecurityContext.sysctls) (list (dict "name" "net.ipv4.ip_unprivileged_port_start" "value" "0"))) }}
@@ -46,7 +46,7 @@ lifecycle:
 {{- end }}
 metadata:
   labels:
-    {{- $labels := merge (include "gwctl.labels" . | fromYaml) $values.podLabels }}
+    {{- $labels := merge (include "gwctl.labels" . | fromYaml) (default dict $values.podLabels) }}
     {{- omit $labels "helm.sh/chart" | toYaml | nindent 4 }}
   annotations:
     checksum/config: {{ include "gwctl.config" . | sha256sum }}
@@ -119,7 +119,7 @@ spec:
         {{- if $values.haproxy.threads }}
         - name: HAPROXY_NBTHREAD
           value: {{ int $values.haproxy.threads | quote }}
-        {{- else if dig "limits" "cpu" "" $values.haproxy.resources }}
+        {{- else if dig "limits" "cpu" "" (default dict $values.haproxy.resources) }}
         - name: HAPROXY_NBTHREAD
           valueFrom:
             resourceFieldRef:
