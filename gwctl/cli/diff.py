@@ -10,17 +10,14 @@ import click
 
 from gwctl.cli.live import read_live_state
 from gwctl.cli.manifests import read_pipeline
-from gwctl.cli.option import DATA_PLANE, config_options, manifests_option, read_config
+from gwctl.cli.option import DATA_PLANE, STATE, config_options, manifests_option, read_config
 from gwctl.haproxy import plan
 from gwctl.haproxy.desired import Pools, build_state
-from gwctl.haproxy.program import Listening
 
 
 @click.command(short_help="Print what `run` would do to the running HAProxy.")
 @manifests_option
-@config_options(
-    "gateway_controller_name", *DATA_PLANE, "http_slots", "tcp_slots", "ipv6", "http3", "proxy_protocol_from"
-)
+@config_options("gateway_controller_name", *DATA_PLANE, *STATE)
 def diff(manifests: Path, config_file: Path | None, **flags: Any) -> None:
     """Print the plan that brings the running HAProxy to the state that manifests ask for; apply nothing.
 
@@ -29,7 +26,7 @@ def diff(manifests: Path, config_file: Path | None, **flags: Any) -> None:
     config = read_config(config_file, flags)
     pipeline = read_pipeline(manifests, config.gateway_controller_name).pipeline
     actual, layout = read_live_state(config)
-    layout = replace(layout, listening=Listening(config.ipv6, config.http3, config.proxy_protocol_from))
+    layout = replace(layout, listening=config.listening)
     pools = Pools(config.http_slots, config.tcp_slots)
     desired = build_state(pipeline.routing, pipeline.tables, actual, layout, pools).state
     found = plan.diff(desired, actual)

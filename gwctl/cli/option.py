@@ -14,6 +14,8 @@ from gwctl.runtime.config import CONFIG_VARIABLE, OPTIONS, Config, ConfigError, 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DATA_PLANE = ("dataplane_url", "dataplane_username", "dataplane_password", "dataplane_password_file")
+STATE = ("http_slots", "tcp_slots", "ipv6", "http3", "proxy_protocol_from")
+"""What the state that manifests ask for depends on beside them, where no cluster gives out listener slots."""
 
 
 def config_options(*fields: str) -> Callable[[Command], Command]:

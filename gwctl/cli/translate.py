@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from gwctl.cli.manifests import read_pipeline
-from gwctl.cli.option import config_options, manifests_option, output_option, read_config
+from gwctl.cli.option import STATE, config_options, manifests_option, output_option, read_config
 from gwctl.cli.plain import to_plain, to_text
 from gwctl.haproxy.desired import Pools, build_state, is_slot
 from gwctl.haproxy.names import slot_mode
-from gwctl.haproxy.program import Layout
+from gwctl.haproxy.program import ANYWHERE, Layout, Listening
 from gwctl.haproxy.state import State
 from gwctl.runtime.pipeline import Pipeline
 
@@ -35,7 +36,7 @@ NOTHING = State({}, {}, {}, "")
     show_default=True,
     help="the step to stop at",
 )
-@config_options("gateway_controller_name", "http_slots", "tcp_slots")
+@config_options("gateway_controller_name", *STATE)
 def translate(manifests: Path, output: str, stage: str, config_file: Path | None, **flags: Any) -> None:
     """Print what manifests become.
 
@@ -52,13 +53,14 @@ def translate(manifests: Path, output: str, stage: str, config_file: Path | None
         case "routes":
             plain = to_plain(pipeline.routing)
         case _:
-            plain = translate_to_haproxy(pipeline, Pools(config.http_slots, config.tcp_slots))
+            plain = translate_to_haproxy(pipeline, Pools(config.http_slots, config.tcp_slots), config.listening)
     click.echo(to_text(plain, output))
 
 
-def translate_to_haproxy(pipeline: Pipeline, pools: Pools) -> dict[str, Any]:
+def translate_to_haproxy(pipeline: Pipeline, pools: Pools, listening: Listening = ANYWHERE) -> dict[str, Any]:
     """Give the state of a HAProxy that had nothing; of the slots that are not used only their number."""
-    state = build_state(pipeline.routing, pipeline.tables, NOTHING, LAYOUT, pools).state
+    layout = replace(LAYOUT, listening=listening)
+    state = build_state(pipeline.routing, pipeline.tables, NOTHING, layout, pools).state
     unused = Counter(slot_mode(key.name) for key in state.sections if is_slot(key) and key.name not in state.servers)
     sections = {
         f"{key.kind} {key.name}": to_plain(section)

@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from gwctl.api.gateway import CONTROLLER_PATTERN
 from gwctl.api.sensitive import Sensitive
 from gwctl.api.wire import is_label
+from gwctl.haproxy.program import Listening
 
 ENVIRONMENT_PREFIX = "GWCTL_"
 
@@ -175,6 +176,11 @@ class Config(BaseModel):
         "info", description="the least level that is logged"
     )
     log_format: Literal["text", "json"] = Field("text", description="how log lines are written")
+
+    @property
+    def listening(self) -> Listening:
+        """How frontends listen."""
+        return Listening(self.ipv6, self.http3, self.proxy_protocol_from)
 
     def read_password(self) -> str:
         """Give the password; a file is read each time. Raises `ConfigError`."""

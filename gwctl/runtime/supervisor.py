@@ -20,7 +20,6 @@ from gwctl.dataplane import DataPlaneError, UnsupportedVersion
 from gwctl.dataplane.client import Client
 from gwctl.dataplane.version import require_supported
 from gwctl.haproxy.desired import Pools
-from gwctl.haproxy.program import Listening
 from gwctl.kube.client import KubeClient
 from gwctl.providers.file import FileSource
 from gwctl.providers.source import Source
@@ -73,7 +72,7 @@ async def run(config: Config, health: Health | None = None) -> None:
             _pools(config, has_listener_slots=cluster is not None and cluster.service_namespace is not None),
             metrics,
             service_namespace=cluster.service_namespace if cluster is not None else None,
-            listening=Listening(config.ipv6, config.http3, config.proxy_protocol_from),
+            listening=config.listening,
         )
         pending = Pending()
         async with asyncio.TaskGroup() as tasks:

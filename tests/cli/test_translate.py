@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, write
+from tests.manifests import gateway, gateway_class, listener
 
 
 @pytest.mark.parametrize("stage", ["graph", "routes", "haproxy"])
@@ -49,3 +50,12 @@ def test_haproxy(run: Run, shop: Path) -> None:
     slot = state["tables"]["gwctl-services.map"]["default/web/80"]
     assert list(state["servers"][slot]) == ["10.0.0.1_8080", "10.0.0.2_8080"]
     assert "/var/lib/gwctl/maps/gwctl-hosts.map" in json.dumps(state["sections"]["defaults gwctl-http"])
+
+
+def test_haproxy_listens_as_the_configuration_says(run: Run, tmp_path: Path) -> None:
+    manifests = write(tmp_path, gateway_class(), gateway([listener("http", 8080)], addresses=[]))
+    config = tmp_path / "gwctl.conf"
+    config.write_text("ipv6: true\n")
+    state = json.loads(run("translate", "-f", manifests, "-o", "json", "--config", config).output)
+    binds = state["sections"]["frontends gwctl.default.gateway.8080"]["binds"]
+    assert [bind["address"] for bind in binds.values()] == ["*", "::"]
