@@ -6,6 +6,7 @@ Surprising: Helm's own folders are empty ones, so that no plugin or setting of t
 import os
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +125,17 @@ class Helm:
         return done.stdout
 
 
+class _Loader(yaml.SafeLoader):
+    """Takes no key twice, as other readers of YAML do not either."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        counts = Counter(key.value for key, _ in node.value)
+        assert max(counts.values(), default=0) <= 1, f"twice in one object: {counts.most_common(1)[0][0]}"
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
+
+
 def _load(text: str) -> Iterator[Object]:
-    for document in yaml.safe_load_all(text):
+    for document in yaml.load_all(text, _Loader):
         if document is not None:
             yield document

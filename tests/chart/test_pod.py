@@ -235,6 +235,16 @@ def test_a_changed_configuration_makes_new_pods(helm: Helm) -> None:
     assert checksum({}) == checksum({"replicas": 3}) != checksum({"gwctl": {"logLevel": "debug"}})
 
 
+def test_annotations_that_the_chart_gives_too_are_there_once(helm: Helm) -> None:
+    def annotations(values: dict[str, Any]) -> dict[str, str]:
+        found: dict[str, str] = helm.render(values).workload["spec"]["template"]["metadata"]["annotations"]
+        return found
+
+    theirs = {"checksum/config": "theirs", "kubectl.kubernetes.io/default-container": "haproxy", "a": "b"}
+    checksum = {"checksum/config": annotations({})["checksum/config"]}
+    assert annotations({"podAnnotations": theirs}) == theirs | checksum
+
+
 def test_threads_follow_the_limit_of_cpu(helm: Helm) -> None:
     assert "HAPROXY_NBTHREAD" not in environment(helm.render().container("init"))
     by_limit = environment(helm.render(COMBINATIONS["much"]).container("init"))["HAPROXY_NBTHREAD"]

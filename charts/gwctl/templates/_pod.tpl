@@ -49,11 +49,9 @@ metadata:
     {{- $labels := merge (include "gwctl.labels" . | fromYaml) (default dict $values.podLabels) }}
     {{- omit $labels "helm.sh/chart" | toYaml | nindent 4 }}
   annotations:
-    checksum/config: {{ include "gwctl.config" . | sha256sum }}
-    kubectl.kubernetes.io/default-container: gwctl
-    {{- with $values.podAnnotations }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- $checksum := dict "checksum/config" (include "gwctl.config" . | sha256sum) }}
+    {{- $default := dict "kubectl.kubernetes.io/default-container" "gwctl" }}
+    {{- merge $checksum (default dict $values.podAnnotations) $default | toYaml | nindent 4 }}
 spec:
   serviceAccountName: {{ include "gwctl.serviceAccountName" . | quote }}
   # The containers that face the network get no token; the volume `token` below gives it to gwctl.
