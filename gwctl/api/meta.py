@@ -93,8 +93,9 @@ class Object(PartialWire):
         return Ref(self.kind, self.metadata.namespace or "default", self.metadata.name)
 
     @cached_property
-    def age(self) -> tuple[str, str, str]:
-        return (self.metadata.created, self.ref.namespace, self.ref.name)
+    def age(self) -> tuple[str, str]:
+        """Order objects as the specification does: the oldest first, then by ``namespace/name``, as one text."""
+        return (self.metadata.created, f"{self.ref.namespace}/{self.ref.name}")
 
     def check(self) -> list[Violation]:
         """The rules that span several fields."""

@@ -465,8 +465,7 @@ def _precedence(first: Candidate, second: Candidate) -> str:
     reasons = (
         *of_kind(first, second),
         "the older route goes first",
-        "its namespace is first in the alphabet",
-        "its name is first in the alphabet",
+        "its namespace/name is first in the alphabet",
         "the earlier rule of a route goes first",
         "the earlier match of a rule goes first",
     )

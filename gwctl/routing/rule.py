@@ -100,7 +100,7 @@ Precedence = tuple[int, int, int, int, int]
 class Candidate:
     """A match with its rule. Of the candidates that fit a request, the least ``order`` takes it."""
 
-    order: tuple[int, int, int, int, int, str, str, str, int, int]
+    order: tuple[int, int, int, int, int, str, str, int, int]
     match: Match
     rule: Rule
 
@@ -121,7 +121,7 @@ def build_candidates(node: RouteNode) -> Iterator[Candidate]:
         if isinstance(rule_node, TCPRuleNode):
             continue
         rule = _build_rule(node.ref, rule_node)
-        age = (node.resource.metadata.created, node.ref.namespace, node.ref.name, rule_node.index)
+        age = (*node.resource.age, rule_node.index)
         for match_index, (match, precedence) in enumerate(_read_matches(rule_node)):
             yield Candidate((*precedence, *age, match_index), match, rule)
 

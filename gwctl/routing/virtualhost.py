@@ -331,7 +331,7 @@ def _build_tcp(graph: Graph, frontends: Mapping[FrontendKey, Frontend]) -> dict[
         return tcp
     by_listener = {item.listeners[0].key: key for key, item in frontends.items() if item.mode == "tcp"}
     nodes = (node for ref, node in graph.routes.items() if ref.kind == "TCPRoute")
-    for node in sorted(nodes, key=lambda node: (node.resource.metadata.created, node.ref)):
+    for node in sorted(nodes, key=lambda node: node.resource.age):
         for attachment in node.attachments:
             key = by_listener.get(attachment.listener)
             if key is not None and tcp[key] is None:

@@ -382,7 +382,7 @@ def test_creation_time_from_text_and_from_yaml() -> None:
         resource = parse_resource(manifest).resource
         assert resource is not None
         assert resource.metadata.creation_timestamp == expected
-        assert resource.age == ("2026-01-31T12:00:00.000000+00:00", "default", "r")
+        assert resource.age == ("2026-01-31T12:00:00.000000+00:00", "default/r")
     assert fields(route("{}", "{name: r, creationTimestamp: soon}")) == ["metadata.creationTimestamp"]
 
 

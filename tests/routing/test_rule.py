@@ -92,6 +92,13 @@ def test_precedence_of_equal_matches(path: Manifest) -> None:
     ]
 
 
+def test_ties_are_decided_by_namespace_and_name_as_one_text() -> None:
+    """``-`` and ``.`` come before ``/`` in it, so ``team-a/x`` before ``team/x``."""
+    routes = [route("x", prefix("/a"), namespace=namespace) for namespace in ("team", "team-a", "teams")]
+    found = [candidate.rule.route.namespace for candidate in candidates(*routes)]
+    assert found == ["team-a", "team", "teams"]
+
+
 def test_prefixes_count_without_their_final_slash() -> None:
     one, other = route("b", prefix("/a/"), created="2026-01-01T00:00:00Z"), route("a", prefix("/a"))
     assert [candidate.rule.route.name for candidate in candidates(one, other)] == ["a", "b"]
