@@ -65,7 +65,7 @@ _EXPERIMENTAL = frozenset({"HTTPRouteRetry", "HTTPRouteRetryBackendTimeout", "HT
 
 
 def find_features(channels: Collection[str]) -> tuple[str, ...]:
-    """Give what is supported with CRDs of these channels; without any, with all that gwctl knows of."""
-    if set(channels) != {"standard"}:
+    """Give what is supported with CRDs of these channels: only what all CRDs can say, unless all are experimental."""
+    if set(channels) == {"experimental"}:
         return SUPPORTED_FEATURES
     return tuple(name for name in SUPPORTED_FEATURES if name not in _EXPERIMENTAL)

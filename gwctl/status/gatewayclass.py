@@ -26,7 +26,7 @@ def build_gatewayclasses(outcome: Outcome, before: Outcome | None) -> Iterator[t
         problems = [problem for problem in graph.class_problems if problem.subject == ref]
         good = with_notes("gwctl serves Gateways of this class", outcome.stale_problems(ref))
         conditions = [judge("Accepted", select(problems, "Accepted"), good)]
-        if outcome.bundle_versions is not None:
+        if outcome.bundle_versions:
             conditions.append(_check_versions(outcome.bundle_versions))
         metadata = resource.metadata
         yield (

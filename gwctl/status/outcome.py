@@ -42,7 +42,7 @@ class Outcome:
 
     ``applied`` is the graph that HAProxy was last read back to have, ``refused`` what HAProxy said to the listeners
     that it did not take. A Gateway that is not in ``addresses`` waits for them. ``bundle_versions`` are the versions of
-    the Gateway API that the cluster's CRDs say they have (empty text: one that says none); None: nobody looked.
+    the Gateway API that the cluster's CRDs say they have (empty text: one that says none); None: nobody could look.
     ``channels``: theirs, ``standard`` or ``experimental``; empty where nobody knows.
     ``stale`` tells of objects that stand as they were before, because what they are now cannot be read.
     """

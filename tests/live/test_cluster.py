@@ -12,6 +12,7 @@ from gwctl.routing.request import Request
 from tests.harness import DataPlane, EchoBackend
 from tests.http1 import fetch
 from tests.kube.apiserver import ApiServer
+from tests.kube.test_bundle import put_crd
 from tests.live.cluster import (
     NAMESPACE,
     Replica,
@@ -43,6 +44,7 @@ async def test_a_gateway_from_its_creation_to_its_end(dataplane: DataPlane, serv
     async with EchoBackend("web") as echo:
         for manifest in site(echo.port):
             server.put(manifest)
+        put_crd(server, "gateways", bundle_version="v1.6.3")
         async with Replica(dataplane, "one").running():
             await server.until(lambda: len(gateway_services(server)) == 2, 30)
             (slot,) = {p["targetPort"] for item in gateway_services(server) for p in item["spec"].get("ports", ())}
