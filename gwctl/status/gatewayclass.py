@@ -14,6 +14,9 @@ from gwctl.status.status import Status
 NEWEST_MINOR = 6
 """gwctl knows the Gateway API from version 1.0 to this minor version."""
 
+_FEATURES_MINOR = 2
+"""Before it, ``supportedFeatures`` was a list of texts, or was not there, and one of objects makes a status invalid."""
+
 _BUNDLE = re.compile(r"v1\.(0|[1-9][0-9]*)\.[0-9]+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
 
 
@@ -29,13 +32,15 @@ def build_gatewayclasses(outcome: Outcome, before: Outcome | None) -> Iterator[t
         if outcome.bundle_versions:
             conditions.append(_check_versions(outcome.bundle_versions))
         metadata = resource.metadata
+        minors = {_minor(version) for version in outcome.bundle_versions or ()}
+        has_features = all(minor is None or minor >= _FEATURES_MINOR for minor in minors)
         yield (
             ref,
             Status(
                 metadata.uid,
                 outcome.generation(ref, metadata.generation),
                 conditions=tuple(conditions),
-                supported_features=find_features(outcome.channels),
+                supported_features=find_features(outcome.channels) if has_features else None,
             ),
         )
 
@@ -51,5 +56,11 @@ def _check_versions(found: frozenset[str]) -> Condition:
 
 
 def _is_known(version: str) -> bool:
+    minor = _minor(version)
+    return minor is not None and minor <= NEWEST_MINOR
+
+
+def _minor(version: str) -> int | None:
+    """Give the minor version of a version 1, None for any other text."""
     match = _BUNDLE.fullmatch(version)
-    return match is not None and int(match[1]) <= NEWEST_MINOR
+    return int(match[1]) if match is not None else None

@@ -57,6 +57,22 @@ def test_where_no_crd_is_found_nothing_is_said_of_versions() -> None:
     assert words(status_of(outcome, CLASS_REF).conditions) == {"Accepted": "True/Accepted"}
 
 
+@pytest.mark.parametrize(
+    ("versions", "are_told"),
+    [
+        ({"v1.0.0"}, False),
+        ({"v1.1.1", "v1.6.3"}, False),
+        ({"v1.2.0-rc2"}, True),
+        ({"v1.10.0"}, True),
+        ({"v2.0.0", ""}, True),
+        (set(), True),
+    ],
+)
+def test_features_are_left_out_where_the_crds_cannot_take_them(versions: set[str], are_told: bool) -> None:
+    status = status_of(Outcome(graph_of(CLASS), bundle_versions=frozenset(versions)), CLASS_REF)
+    assert (status.supported_features is not None) == are_told
+
+
 def test_features_are_sorted() -> None:
     assert list(SUPPORTED_FEATURES) == sorted(SUPPORTED_FEATURES)
     assert len(SUPPORTED_FEATURES) <= 64
