@@ -1,13 +1,15 @@
 """The configuration file of a release, as gwctl itself reads it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from gwctl.runtime.config import Config, ConfigError, load_config
+from gwctl.runtime.config import OPTIONS, Config, ConfigError, load_config
 from tests.chart.combinations import COMBINATIONS
-from tests.chart.rendering import Helm, Rendered
+from tests.chart.rendering import CHART, ChartError, Helm, Rendered
 
 OF_THE_POD = {"GWCTL_POD_NAMESPACE": "gwctl-system", "GWCTL_IDENTITY": "gwctl-0"}
 
@@ -92,8 +94,52 @@ def test_values_reach_it(helm: Helm, tmp_path: Path) -> None:
 
 
 def test_options_of_users_win(helm: Helm, tmp_path: Path) -> None:
-    config = load(helm.render({"gwctl": {"config": {"http-slots": 7, "dataplane-username": "other"}}}), tmp_path)
-    assert (config.http_slots, config.dataplane_username) == (7, "other")
+    config = load(helm.render({"gwctl": {"config": {"http-slots": 7, "log-format": "text"}}}), tmp_path)
+    assert (config.http_slots, config.log_format) == (7, "text")
+
+
+@pytest.mark.parametrize(
+    ("gwctl", "message"),
+    [
+        ({"config": {"lease-name": "a"}}, "gwctl.config: roles, pods or other objects"),
+        ({"config": {"lease_name": "a"}}, "depend on lease-name; use the value fullnameOverride"),
+        ({"config": {"gateway-service-aliases": True}}, "use the value gatewayService.aliases"),
+        ({"config": {"namespaces": ["a"]}}, "depend on namespaces; use the value namespaces"),
+        ({"config": {"source": "file:/a"}}, "depend on source; the chart sets it"),
+        ({"config": {"dataplane-username": "a"}}, "depend on dataplane-username; the chart sets it"),
+        ({"extraArgs": ["--log-level=debug", "--http3"]}, "gwctl.extraArgs: roles, pods or other objects"),
+        ({"extraArgs": ["--metrics-address", ":1"]}, "depend on metrics-address; use the value gwctl.metricsPort"),
+        ({"extraEnv": [{"name": "GWCTL_IPV6", "value": "true"}]}, "gwctl.extraEnv: roles, pods or other objects"),
+    ],
+)  # fmt: skip
+def test_options_on_which_other_objects_depend_are_refused(helm: Helm, gwctl: dict[str, Any], message: str) -> None:
+    with pytest.raises(ChartError) as caught:
+        helm.render({"gwctl": gwctl})
+    assert message in str(caught.value)
+
+
+def test_which_options_users_may_give(helm: Helm) -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    allowed = set()
+    for option in OPTIONS.values():
+        try:
+            helm.render({"gwctl": {"config": {option.key: "x"}}})
+        except ChartError as error:
+            if named := re.search(r"use the value (\S+)", str(error)):
+                above, _, name = named[1].rpartition(".")
+                assert name in (values[above] if above else values)
+        else:
+            allowed.add(option.key)
+    assert allowed == {
+        "http-slots", "tcp-slots", "http-listeners", "https-listeners", "tls-listeners", "tcp-listeners",
+        "gateway-service-annotations", "gateway-service-selector", "gateway-service-external-traffic-policy",
+        "cluster-domain", "proxy-protocol-from", "resync-interval", "log-level", "log-format",
+    }  # fmt: skip
+
+
+def test_variables_like_options_that_are_not_gwctls(helm: Helm) -> None:
+    rendered = helm.render({"gwctl": {"extraEnv": [{"name": "IPV6", "value": "true"}]}})
+    assert rendered.container("gwctl")["env"][-1]["name"] == "IPV6"
 
 
 def test_an_unknown_option_stops_gwctl(helm: Helm, tmp_path: Path) -> None:

@@ -128,9 +128,52 @@ annotations:
 {{- end }}
 {{- end }}
 
+{{/* gwctl's options on which roles, pods or other objects depend, each with the value that sets it for all of them, if any. */}}
+{{- define "gwctl.ownOptions" -}}
+source: ""
+gateway-controller-name: controllerName
+dataplane-url: ""
+dataplane-username: ""
+dataplane-password: ""
+dataplane-password-file: ""
+namespaces: namespaces
+pod-namespace: ""
+identity: ""
+lease-name: fullnameOverride
+gateway-service-type: gatewayService.type
+gateway-service-aliases: gatewayService.aliases
+publish-service: publishService
+shutdown-delay: shutdownDelaySeconds
+ipv6: ipv6
+http3: http3
+metrics-address: gwctl.metricsPort
+{{- end }}
+
+{{- define "gwctl.validateOptions" -}}
+{{- $given := dict }}
+{{- range $key, $_ := default dict .Values.gwctl.config }}
+{{- $_ := set $given ($key | replace "_" "-") "gwctl.config" }}
+{{- end }}
+{{- range default list .Values.gwctl.extraArgs }}
+{{- $_ := set $given (trimPrefix "--" . | splitList "=" | first) "gwctl.extraArgs" }}
+{{- end }}
+{{- range default list .Values.gwctl.extraEnv }}
+{{- if hasPrefix "GWCTL_" .name }}
+{{- $_ := set $given (trimPrefix "GWCTL_" .name | lower | replace "_" "-") "gwctl.extraEnv" }}
+{{- end }}
+{{- end }}
+{{- range $option, $value := include "gwctl.ownOptions" . | fromYaml }}
+{{- if hasKey $given $option }}
+{{- $instead := ternary (printf "use the value %s" $value) "the chart sets it" (ne $value "") }}
+{{- fail (printf "%s: roles, pods or other objects of the chart depend on %s; %s" (get $given $option) $option $instead) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* What the schema cannot say. */}}
 {{- define "gwctl.validate" -}}
 {{- $values := .Values }}
+{{- include "gwctl.validateOptions" . }}
 {{- if not (regexMatch "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+$" $values.controllerName) }}
 {{- fail (printf "controllerName must be a DNS name, '/' and a path, such as example.com/gateways, but is '%s'" $values.controllerName) }}
 {{- end }}
