@@ -6,7 +6,7 @@ and is not ours is no problem but simply not for us, so nothing at all is said a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gwctl.api.grpcroute import GRPCRoute
@@ -73,46 +73,48 @@ def attach_route(route: Route, parents: Parents, snapshot: Snapshot) -> Attached
                 problems.append(problem.no_matching_parent(route.ref, index, f"there is no {missing}"))
             continue
         is_ours = True
-        refusal: Problem | None = None
-        taken = False
-        for node in parents[ref]:
-            if not _is_meant(parent, node):
-                continue
-            if route.kind not in node.kinds or not _allows_namespace(node, route.ref, snapshot):
-                refusal = refusal or problem.not_allowed_by_listeners(
-                    route.ref, index, f"no listener of {ref} that is meant allows a {route.kind} from here"
-                )
-                continue
-            hostnames: tuple[str, ...] = ()
-            if isinstance(route, _NAMED):
-                hostnames = intersect_hostnames(node.hostname, route.spec.hostnames)
-                if not hostnames:
-                    # The most telling reason: such a listener would have taken the route.
-                    refusal = problem.no_matching_listener_hostname(
-                        route.ref,
-                        index,
-                        f"no listener of {ref} that allows the route has a hostname that fits",
-                    )
-                    continue
-            taken = True
+        meant = [node for node in parents[ref] if _is_meant(parent, node)]
+        allowed = [node for node in meant if route.kind in node.kinds and _allows_namespace(node, route.ref, snapshot)]
+        taken = [(node, names) for node in allowed if (names := _names_at(node, route)) is not None]
+        for node, names in taken:
             listeners[node.key] = None
             if node.accepted:
-                served = tuple(name for name in hostnames if hostname_error(name) is None)
+                served = tuple(name for name in names if hostname_error(name) is None)
                 attachments.append(Attachment(index, node.key, served))
         if not taken:
-            what = (
-                "no listener with that sectionName or port"
-                if parents[ref]
-                else "no listener: its Gateway does not let it in"
-            )
-            message = f"{ref} has {what}"
-            problems.append(refusal or problem.no_matching_parent(route.ref, index, message))
+            problems.append(_refuse(route.ref, index, ref, parents[ref], meant, allowed))
     named = route.spec.hostnames if isinstance(route, _NAMED) and is_ours else ()
     for index, name in enumerate(named):
         error = hostname_error(name)
         if error is not None:
             problems.append(problem.unsupported_route_field(route.ref, f"spec.hostnames[{index}]", error))
     return Attached(tuple(attachments), tuple(listeners), frozenset(references), tuple(problems), is_ours)
+
+
+def _names_at(listener: ListenerNode, route: Route) -> tuple[str, ...] | None:
+    """The host names of a route at a listener, of which kinds without names have none; None where no name fits."""
+    if not isinstance(route, _NAMED):
+        return ()
+    return intersect_hostnames(listener.hostname, route.spec.hostnames) or None
+
+
+def _refuse(
+    route: Ref,
+    index: int,
+    parent: Ref,
+    nodes: Sequence[ListenerNode],
+    meant: Sequence[ListenerNode],
+    allowed: Sequence[ListenerNode],
+) -> Problem:
+    """Say why no listener of a parent takes a route, by how far one got: it was meant, or even allows the route."""
+    if allowed:
+        message = f"no listener of {parent} that allows the route has a hostname that fits"
+        return problem.no_matching_listener_hostname(route, index, message)
+    if meant:
+        message = f"no listener of {parent} that is meant allows a {route.kind} from here"
+        return problem.not_allowed_by_listeners(route, index, message)
+    what = "no listener with that sectionName or port" if nodes else "no listener: its Gateway does not let it in"
+    return problem.no_matching_parent(route, index, f"{parent} has {what}")
 
 
 def intersect_hostnames(listener: str, route: tuple[str, ...]) -> tuple[str, ...]:
