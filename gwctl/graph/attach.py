@@ -82,7 +82,7 @@ def attach_route(route: Route, parents: Parents, snapshot: Snapshot) -> Attached
                 served = tuple(name for name in names if hostname_error(name) is None)
                 attachments.append(Attachment(index, node.key, served))
         if not taken:
-            problems.append(_refuse(route.ref, index, ref, parents[ref], meant, allowed))
+            problems.append(_refuse(route.ref, index, parent, parents[ref], meant, allowed))
     named = route.spec.hostnames if isinstance(route, _NAMED) and is_ours else ()
     for index, name in enumerate(named):
         error = hostname_error(name)
@@ -101,20 +101,24 @@ def _names_at(listener: ListenerNode, route: Route) -> tuple[str, ...] | None:
 def _refuse(
     route: Ref,
     index: int,
-    parent: Ref,
+    reference: ParentReference,
     nodes: Sequence[ListenerNode],
     meant: Sequence[ListenerNode],
     allowed: Sequence[ListenerNode],
 ) -> Problem:
     """Say why no listener of a parent takes a route, by how far one got: it was meant, or even allows the route."""
+    parent = Ref(reference.kind, reference.namespace or route.namespace, reference.name)
     if allowed:
         message = f"no listener of {parent} that allows the route has a hostname that fits"
         return problem.no_matching_listener_hostname(route, index, message)
     if meant:
         message = f"no listener of {parent} that is meant allows a {route.kind} from here"
         return problem.not_allowed_by_listeners(route, index, message)
-    what = "no listener with that sectionName or port" if nodes else "no listener: its Gateway does not let it in"
-    return problem.no_matching_parent(route, index, f"{parent} has {what}")
+    if not nodes:
+        return problem.no_matching_parent(route, index, f"{parent} has no listener: its Gateway does not let it in")
+    name = f" {reference.section_name}" if reference.section_name is not None else ""
+    port = f" at port {reference.port}" if reference.port is not None else ""
+    return problem.no_matching_parent(route, index, f"{parent} has no listener{name}{port}")
 
 
 def intersect_hostnames(listener: str, route: tuple[str, ...]) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ PROBLEMS = [
     "HTTPRoute team/lost parent team/theirs: Missing: there is no such Gateway",
     (
         "TCPRoute default/db parent default/gateway:9000: Accepted/NoMatchingParent: spec.parentRefs[0]: "
-        "Gateway default/gateway has no listener with that sectionName or port"
+        "Gateway default/gateway has no listener at port 9000"
     ),
 ]
 
