@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -231,6 +233,19 @@ def test_without_aliases_there_is_no_right_to_touch_those_of_other_namespaces() 
     assert cluster.settle() == []
     del cluster.objects[Ref("Gateway", "default", "web")]
     assert [change.ref.namespace for change in cluster.plan()] == ["gwctl-system"]
+
+
+def test_the_documented_command_selects_the_aliases_of_a_namespace_and_nothing_else() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "install.md").read_text(encoding="utf-8")
+    command = re.search(r"kubectl delete services -n (\S+) -l (\S+)=(\S+)", page)
+    assert command is not None and command[1] == command[3]
+    cluster = Cluster(CLASS + gateway())
+    cluster.settle()
+    labelled = {
+        ref for ref, made in cluster.manifests.items() if made["metadata"]["labels"].get(command[2]) == "default"
+    }
+    assert {ref for ref in labelled if ref.namespace == "default"} == {Ref("Service", "default", "web-gwctl")}
+    assert f"-l {command[2]}\n" in page and labelled == set(cluster.manifests)
 
 
 def test_a_gateway_that_cannot_be_read_keeps_its_services() -> None:
