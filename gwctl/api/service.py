@@ -31,16 +31,14 @@ class ServiceSpec(PartialWire):
         {"clusterIP", "externalIPs", "sessionAffinity", "loadBalancerSourceRanges", "healthCheckNodePort",
          "publishNotReadyAddresses", "sessionAffinityConfig", "ipFamilies", "ipFamilyPolicy",
          "allocateLoadBalancerNodePorts", "loadBalancerClass", "internalTrafficPolicy",
-         "trafficDistribution", "topologyKeys"}
+         "trafficDistribution", "topologyKeys", "loadBalancerIP", "externalTrafficPolicy"}
     )  # fmt: skip
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"] = "ClusterIP"
     ports: Annotated[tuple[ServicePortSpec, ...], Field()] = ()
     selector: Mapping[StrictStr, StrictStr] = Field(default_factory=dict)
     cluster_ips: Annotated[tuple[StrictStr, ...], Field(alias="clusterIPs")] = ()
-    load_balancer_ip: Annotated[StrictStr, Field(alias="loadBalancerIP")] = ""
     external_name: StrictStr = ""
-    external_traffic_policy: StrictStr = ""
 
 
 class LoadBalancerIngress(PartialWire):
