@@ -1,6 +1,7 @@
 """What a cluster adds: resources that are watched, and what is written back.
 
 Every replica watches and programs its own HAProxy. Only the leader writes: statuses, Events, and Gateways' Services.
+A replica that has never programmed a HAProxy does not stand for election: it would tell that nothing is served.
 The surprising fact: what is written here comes back as an event of the source, which is how one replica's allocation
 of listener slots reaches all.
 """
@@ -42,6 +43,7 @@ class Cluster:
         self._namespace = config.pod_namespace or _own_namespace()
         self._has_services = config.gateway_service_type != "none"
         self._published = _service(config.publish_service)
+        self._has_served = asyncio.Event()
         self._last: Outcome | None = None
         self._pipeline: Pipeline | None = None
         self._statuses: Statuses | None = None
@@ -97,17 +99,23 @@ class Cluster:
         return ", ".join(self.source.unread_kinds)
 
     async def run(self) -> None:
-        """Take part in the election and write what is to be written, until cancelled."""
+        """Take part in the election, once HAProxy serves, and write what is to be written, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.election.run())
+            tasks.create_task(self._stand())
             tasks.create_task(self._versions.run())
             tasks.create_task(self._status_writer.run())
             tasks.create_task(self._recorder.run())
             if self._service_writer is not None:
                 tasks.create_task(self._service_writer.run())
 
+    async def _stand(self) -> None:
+        await self._has_served.wait()
+        await self.election.run()
+
     def publish(self, reconciler: Reconciler) -> None:
         """Take in what the resources ask for now and how much of it HAProxy has."""
+        if reconciler.applied is not None:
+            self._has_served.set()
         pipeline = reconciler.pipeline
         if pipeline is None:
             return

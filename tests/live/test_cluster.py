@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from gwctl.dataplane import DataPlaneError
 from gwctl.routing.request import Request
+from gwctl.runtime.reconciler import Reconciler
 from tests.harness import DataPlane, EchoBackend
 from tests.http1 import fetch
 from tests.kube.apiserver import ApiServer
@@ -99,6 +102,38 @@ async def test_replicas_serve_alike_and_one_leads(dataplane: DataPlane, server: 
         assert slots == {20001, 20002}
         assert (await fetch(20001, Request("GET", "a.test", "/x"))).status == 200
         assert await dataplane.worker() == worker
+
+
+async def test_a_replica_that_has_not_programmed_its_haproxy_does_not_lead(
+    dataplane: DataPlane, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for manifest in site(1):
+        server.put(manifest)
+    async with Replica(dataplane, "one").running():
+        await server.until(lambda: len(gateway_services(server)) == 2, 30)
+        give_addresses(server)
+        await server.until(lambda: programmed(server)["status"] == "True", 30)
+
+    apply, tries, is_whole = Reconciler.apply, asyncio.Queue[None](), asyncio.Event()
+
+    async def apply_if_whole(reconciler: Reconciler) -> None:
+        tries.put_nowait(None)
+        if not is_whole.is_set():
+            raise DataPlaneError("HAProxy is broken")
+        await apply(reconciler)
+
+    monkeypatch.setattr(Reconciler, "apply", apply_if_whole)
+    second = Replica(dataplane, "two")
+    async with second.running(), asyncio.timeout(60):
+        for _ in range(4):
+            await tries.get()
+        assert not second.health.ready
+        assert holder(server) == "None"
+        is_whole.set()
+        await server.until(lambda: holder(server) == "two", 30)
+        server.put(cluster_gateway("more"))
+        await server.until(lambda: programmed(server, "more")["reason"] == "AddressNotAssigned", 30)
+        assert programmed(server)["status"] == "True"
 
 
 async def test_an_api_server_that_refuses_a_service_is_told_of_and_tried_again(
