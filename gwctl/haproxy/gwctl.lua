@@ -93,16 +93,28 @@ local parse_group = cache(function(text)
 end)
 
 local parse_target = cache(function(text)
-    local total, ends, shares = 0, {}, {}
+    local total, totals, shares = 0, {}, {}
     local session, weights = text:match("^%*([^>]*)>(.*)$")
     for _, part in ipairs(split(weights or text:sub(2), "+")) do
         local weight, share = part:match("^(%d+):(.*)$")
         local service, filters = share:match("^([^@]*)@?(.*)$")
-        total = total + tonumber(weight)
-        ends[#ends + 1], shares[#shares + 1] = total, { service = service, filters = filters }
+        weight = tonumber(weight)
+        total, totals[service] = total + weight, (totals[service] or 0) + weight
+        shares[#shares + 1] = { weight = weight, service = service, filters = filters }
     end
-    return { total = total, ends = ends, shares = shares, session = session }
+    return { total = total, totals = totals, shares = shares, session = session }
 end)
+
+-- Gives a share by weight, of those of a Service alone where one is given.
+local function pick_share(target, service)
+    local number = math.random(service and target.totals[service] or target.total)
+    for _, share in ipairs(target.shares) do
+        if service == nil or share.service == service then
+            number = number - share.weight
+            if number <= 0 then return share end
+        end
+    end
+end
 
 local function query_decode(text)
     return decode((text:gsub("+", " ")))
@@ -214,7 +226,7 @@ local function sent_token(txn, session)
     return join_header(txn.http:req_get_headers()[session.header]) or ""
 end
 
--- Gives the share and the server's name that a request's token stands for, nil where it stands for none.
+-- Gives the Service and the server's name that a request's token stands for, nil where it stands for none.
 local function find_session(txn, target)
     local session = parse_session(target.session)
     local id, ends = sent_token(txn, session):match("^(%x+)%.?(%x*)$")
@@ -225,10 +237,10 @@ local function find_session(txn, target)
         local backend = core.backends[services:lookup(share.service) or ""]
         local servers = backend and backend.servers or {}
         if known ~= nil then
-            if known.service == share.service and servers[known.name] ~= nil then return share, known.name end
+            if known.service == share.service and servers[known.name] ~= nil then return share.service, known.name end
         else
             for name in pairs(servers) do
-                if server_id(txn, share.service, name) == id then return share, name end
+                if server_id(txn, share.service, name) == id then return share.service, name end
             end
         end
     end
@@ -236,22 +248,16 @@ local function find_session(txn, target)
 end
 
 -- Replaces txn.target, services with weights, by one of them, and txn.filters by its own where it has any. Where the
--- client has a session, it is its own Service, and txn.server is the server.
+-- client has a session, it is its own Service, by weight where several shares have it, and txn.server is the server.
 core.register_action("gwctl_pick", { "http-req", "tcp-req" }, function(txn)
     local target = parse_target(txn:get_var("txn.target"))
-    local share
+    local service, server
     if target.session then
-        local server
-        share, server = find_session(txn, target)
+        service, server = find_session(txn, target)
         txn:set_var("txn.session", target.session)
-        if share then txn:set_var("txn.server", server) end
+        if service then txn:set_var("txn.server", server) end
     end
-    if share == nil then
-        local number = math.random(target.total)
-        local index = 1
-        while number > target.ends[index] do index = index + 1 end
-        share = target.shares[index]
-    end
+    local share = pick_share(target, service)
     txn:set_var("txn.target", share.service)
     if share.filters ~= "" then txn:set_var("txn.filters", share.filters) end
 end)

@@ -143,6 +143,31 @@ async def test_a_client_stays_at_its_server(dataplane: DataPlane, tmp_path: Path
         assert (again.json()["name"], cookie_of(again)) == (other.json()["name"], "")
 
 
+async def test_of_two_backendrefs_of_one_service_the_weights_decide_each_time(
+    dataplane: DataPlane, tmp_path: Path
+) -> None:
+    def named(name: str, weight: int) -> Manifest:
+        change = {"set": [{"name": "x-share", "value": name}]}
+        own = {"type": "RequestHeaderModifier", "requestHeaderModifier": change}
+        return {**backend("one", weight=weight), "filters": [own]}
+
+    rules = [
+        rule("/", named("a", 1), named("b", 1), backend("two", weight=1), sessionName="s"),
+        rule("/none", named("a", 0), named("b", 1), backend("two", weight=1), sessionName="s"),
+    ]
+    async with (
+        serving(dataplane, tmp_path, http_route("r", rules)) as (site, _, _),
+        Connection(site.port) as connection,
+    ):
+        first = await connection.send(get("/"))
+        while not first.json()["name"].startswith("one"):
+            first = await connection.send(get("/"))
+        for where, shares in (("/", {"a", "b"}), ("/none", {"b"})):
+            answers = [await connection.send(get(where, cookie=cookie_of(first))) for _ in range(60)]
+            assert {answer.json()["name"] for answer in answers} == {first.json()["name"]}
+            assert {answer.json()["headers"]["x-share"][0] for answer in answers} == shares
+
+
 async def _token_of_two(connection: Connection) -> str:
     """Give a token of a server of Service ``two``, which some rules do not have; empty where another answers."""
     answer = await connection.send(get("/weights"))
