@@ -449,6 +449,7 @@ def _loop_defaults() -> Section:
         "connect_timeout": CONNECT_TIMEOUT,
         "server_timeout": NO_LIMIT,
         "tunnel_timeout": 60 * _MINUTE,
+        "http_error_rule_list": list(grpc.error_bodies()),
     }
 
 

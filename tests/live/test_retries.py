@@ -250,8 +250,9 @@ async def test_what_is_never_there_is_an_error_in_the_end(dataplane: DataPlane, 
         rule("/gone", 3, 500, backendRefs=[backend("gone")]),
     ]
     async with running(dataplane, tmp_path, http_route("r", rules), *closed) as site, asyncio.timeout(ENOUGH):
-        statuses = [(await fetch(site.port, get(where))).status for where in ("/closed", "/idle", "/gone")]
-        assert statuses == [503, 503, 500]
+        answers = [await fetch(site.port, get(where)) for where in ("/closed", "/idle", "/gone")]
+        assert [answer.status for answer in answers] == [503, 503, 500]
+        assert [answer.body for answer in answers[:2]] == 2 * [b"503 Service Unavailable\n"]
 
 
 async def test_a_websocket_passes(dataplane: DataPlane, tmp_path: Path) -> None:
