@@ -21,9 +21,8 @@ IS_ERROR = "{ var(txn.target) -m str ! }"
 WHOLE_BODY = 12_000
 """How many bytes of a body can be sent twice: with the headers it must fit into a buffer."""
 
-_BODY_MILLISECONDS = 60_000
-"""As long as a client may take anyway: see ``client_timeout``."""
-
+BODY_MILLISECONDS = 3_600_000
+"""How long a client may take for such a body in all; one that is silent is given up earlier, by ``client_timeout``."""
 
 _ROWS = {
     "headers": (1, Table.REQUEST_HEADERS),
@@ -52,11 +51,21 @@ def filter_request(files: Files) -> Iterator[Rule]:
     # Calls of gRPC are never repeated: they may be streams, and tell what became of them in trailers.
     yield set_variable("retry", "var(txn.row),field(7,|)", f"{{ var(txn.row),field(7,|) -m len gt 0 }} !{grpc.IS_GRPC}")
     yield from _await_body()
+    yield _find_slot(files(Table.SERVICES))
     yield lua("gwctl_mirror", found("mirrors"))
     yield from count_requests(LOST_COPIES, "str(all)", found("copy_lost"))
     yield from _change_request()
     yield set_variable("timeouts", "var(txn.row),field(4,|)", "{ var(txn.row),field(4,|) -m len gt 0 }")
     yield from loop.enter()
+
+
+def _find_slot(services: str) -> Rule:
+    """Find the chosen Service's slot anew: it may be another's after a long wait. A Service that is gone is 503."""
+    return set_variable("backend", f"var(txn.target),map_str({services},{_NO_SLOT})")
+
+
+_NO_SLOT = "gwctl-none"
+"""No backend has this name."""
 
 
 def change_copy(files: Files) -> Iterator[Rule]:
@@ -88,7 +97,7 @@ def _await_body() -> Iterator[Rule]:
     length = "req.hdr_val(content-length)"
     for needs_it in ("mirrors", "retry"):
         fits = f"{found(needs_it)} {{ {length} gt 0 }} {{ {length} le {WHOLE_BODY} }}"
-        yield when({"type": "wait-for-body", "wait_time": _BODY_MILLISECONDS}, fits)
+        yield when({"type": "wait-for-body", "wait_time": BODY_MILLISECONDS}, fits)
 
 
 def _answer_preflight() -> Iterator[Rule]:

@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gwctl.haproxy.names import Table
 from gwctl.routing.request import Request
 from tests.harness import DataPlane, EchoBackend, free_port
@@ -265,3 +267,44 @@ async def test_a_request_that_waits_while_its_route_changes_is_changed_as_it_was
         assert (answer.status, answer.headers["x-seen"]) == (200, "one")
         received = answer.json()["headers"]
         assert (received["x-tenant"], "x-admin" in received) == (["one"], False)
+
+
+async def test_a_slot_that_changed_hands_while_a_request_waited_gets_none_of_another_service(
+    dataplane: DataPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gwctl.runtime.reconciler._REST_SECONDS", 0.0)
+    asked, released = asyncio.Event(), asyncio.Event()
+
+    async def let_pass_later(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await released.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    authority = await asyncio.start_server(let_pass_later, "127.0.0.1", free_port())
+
+    def manifests(name: str, port: int) -> list[Manifest]:
+        rules = [rule("/", auth("authority"), backendRefs=[backend(name)])]
+        to_authority = endpoints("authority", [("127.0.0.1", authority.sockets[0].getsockname()[1])])
+        to_backend = [service(name), *endpoints(name, [("127.0.0.1", port)])]
+        return [http_route("r", rules), service("authority"), *to_authority, *to_backend]
+
+    async with (
+        authority,
+        EchoBackend("old") as old,
+        EchoBackend("new") as new,
+        running(dataplane, tmp_path, *manifests("old", old.port)) as site,
+        asyncio.timeout(20),
+    ):
+        slots = (await dataplane.runtime(f"show map {dataplane.folder}/maps/{Table.SERVICES}")).splitlines()
+        request = asyncio.create_task(fetch(site.port, get("/")))
+        await asked.wait()
+        await site.apply(service("authority"))
+        await site.apply(*manifests("new", new.port))
+        released.set()
+        assert (await request).status == 503
+        assert (await fetch(site.port, get("/"))).json()["name"] == "new"
+        changed = (await dataplane.runtime(f"show map {dataplane.folder}/maps/{Table.SERVICES}")).splitlines()
+        taken = {line.split()[2] for line in slots if "default/old/80" in line}
+        assert taken == {line.split()[2] for line in changed if "default/new/80" in line}

@@ -8,6 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from gwctl.haproxy.filtering import BODY_MILLISECONDS
 from gwctl.routing.request import Request
 from tests.grpcecho import END, Call, GrpcClient, GrpcEcho
 from tests.harness import DataPlane, EchoBackend, free_port
@@ -105,6 +108,27 @@ async def test_bodies_are_mirrored_where_they_fit_into_a_buffer(dataplane: DataP
         await post(site.port, 7)
         assert (await one.next())["body_length"] == 7
         assert one.received.empty()
+
+
+async def test_a_client_that_sends_slowly_is_waited_for_and_a_silent_one_is_not(
+    dataplane: DataPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gwctl.haproxy.program._MINUTE", 1_000)
+    assert BODY_MILLISECONDS >= 60 * 60 * 1_000
+    rules = [
+        rule("/mirror", mirror("one")),
+        {"matches": [path("/retry")], "retry": {}, "backendRefs": [backend("web")]},
+    ]
+    async with mirroring(dataplane, tmp_path, *rules) as (site, _, _), asyncio.timeout(20):
+        for where in ("/mirror", "/retry"):
+            for pieces, status in ((6, b"HTTP/1.1 200"), (3, b"HTTP/1.1 408")):
+                reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+                writer.write(f"POST {where} HTTP/1.1\r\nhost: a.test\r\ncontent-length: 6\r\n\r\n".encode())
+                for _ in range(pieces):
+                    writer.write(b"x")
+                    await asyncio.sleep(0.3)
+                assert (await reader.readline()).startswith(status), (where, pieces)
+                writer.close()
 
 
 async def post(port: int, length: int, chunked: bool = False, pause: float = 0) -> None:
