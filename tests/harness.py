@@ -519,17 +519,22 @@ def _chunked(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-class TcpEcho:
-    """A TCP server in this process that greets with its name and a line end, then sends back what it gets.
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-    With ``tls`` it does so once a handshake is done.
+
+class TcpServer:
+    """A TCP server in this process that hands each connection to a handler; with ``tls`` once a handshake is done.
+
+    Connections end with the server, whatever their handlers wait for.
     """
 
-    def __init__(self, name: str, port: int = 0, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
-        self.name = name
+    def __init__(
+        self, handle: Handler, port: int = 0, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+    ) -> None:
         self.host = host
         self.port = port
         self.connections = 0
+        self._handle = handle
         self._tls = tls
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -544,7 +549,7 @@ class TcpEcho:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen; a port of 0 becomes a free one, and a stopped backend starts again on the port it had."""
+        """Listen; a port of 0 becomes a free one, and a stopped server starts again on the port it had."""
         self.port = self.port or free_port()
         self._server = await asyncio.start_server(self._accept, self.host, self.port, backlog=1024, ssl=self._tls)
 
@@ -552,6 +557,8 @@ class TcpEcho:
         """Stop listening and close the connections that are open."""
         if self._server:
             self._server.close()
+            for _ in range(5):  # what was accepted, but not handed over yet
+                await asyncio.sleep(0)
             for task in tuple(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -560,20 +567,34 @@ class TcpEcho:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        task = asyncio.get_running_loop().create_task(self._echo(reader, writer))
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _echo(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            writer.write(f"{self.name}\n".encode())
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        except ConnectionError:
+            await self._handle(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
             pass
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            raise
         finally:
             writer.close()
+
+
+class TcpEcho(TcpServer):
+    """A TCP server that greets with its name and a line end, then sends back what it gets."""
+
+    def __init__(self, name: str, port: int = 0, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(self._echo, port, host, tls)
+        self.name = name
+
+    async def _echo(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(f"{self.name}\n".encode())
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
 
 
 def _die_with_parent() -> None:

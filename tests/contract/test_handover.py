@@ -5,7 +5,7 @@ import asyncio
 import httpx
 
 from tests.contract.wire import Json, begin, expect, reload
-from tests.harness import free_port
+from tests.harness import TcpServer, free_port
 
 # In a frontend, not in its defaults: HAProxy does not come back to rules of defaults that wait for data.
 RULES: list[Json] = [
@@ -49,9 +49,8 @@ async def test_a_connection_is_handed_over_with_all_it_has_sent(api: httpx.Async
     hello = client_hello("A.test")
     reached: asyncio.Queue[bytes] = asyncio.Queue()
 
-    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def take(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         reached.put_nowait(await reader.readexactly(len(hello)))
-        writer.close()
 
     async def send(*parts: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -65,8 +64,8 @@ async def test_a_connection_is_handed_over_with_all_it_has_sent(api: httpx.Async
             writer.close()
             await writer.wait_closed()
 
-    async with await asyncio.start_server(take, "127.0.0.1", 0) as server:
-        port, end = free_port(), server.sockets[0].getsockname()[1]
+    async with TcpServer(take) as server:
+        port, end = free_port(), server.port
         await commit(
             api,
             (

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.contract.wire import Json, expect, pid, refused, reload
-from tests.harness import DataPlane, EchoBackend, free_port
+from tests.harness import DataPlane, EchoBackend, TcpServer
 
 BLUE = "/runtime/backends/blue/servers"
 SERVER = {"name": "a", "address": "127.0.0.1", "port": 8001}
@@ -65,12 +65,9 @@ async def test_a_server_that_still_answers_a_request_is_not_deleted(api: httpx.A
         asked.set()
         await answer.wait()
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
-        writer.close()
-        await writer.wait_closed()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", free_port()) as slow:
-        port = slow.sockets[0].getsockname()[1]
-        expect(await api.post(BLUE, json=SERVER | {"port": port}), 201)
+    async with TcpServer(serve) as slow:
+        expect(await api.post(BLUE, json=SERVER | {"port": slow.port}), 201)
         await change(api, admin_state="ready")
         async with httpx.AsyncClient() as client:
             request = asyncio.create_task(client.get(f"http://127.0.0.1:{web_port}/"))

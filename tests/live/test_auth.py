@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from gwctl.haproxy.names import Table
 from gwctl.routing.request import Request
-from tests.harness import DataPlane, EchoBackend, free_port
+from tests.harness import DataPlane, EchoBackend, TcpServer, free_port
 from tests.http1 import Connection, fetch
 from tests.live.site import get, path, running, serving
 from tests.manifests import Manifest, backend, endpoints, http_route, service
@@ -59,17 +58,14 @@ def rule(where: str, *filters: Manifest, **more: Any) -> Manifest:
 
 async def test_nothing_passes_that_is_not_let_pass(dataplane: DataPlane, tmp_path: Path) -> None:
     async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            if b"/drip" in await reader.readuntil(b"\r\n\r\n"):
-                writer.write(b"HTTP/1.1 403 No\r\ncontent-length: 8000\r\n\r\n")
-                gone = asyncio.create_task(reader.read())
-                while not gone.done():
-                    writer.write(b"x")
-                    await asyncio.wait([gone], timeout=0.2)
-            await reader.read()
-        writer.close()
+        if b"/drip" in await reader.readuntil(b"\r\n\r\n"):
+            writer.write(b"HTTP/1.1 403 No\r\ncontent-length: 8000\r\n\r\n")
+            gone = asyncio.create_task(reader.read())
+            while not gone.done():
+                writer.write(b"x")
+                await asyncio.wait([gone], timeout=0.2)
+        await reader.read()
 
-    silent = await asyncio.start_server(be_silent, "127.0.0.1", free_port())
     change = {"type": "RequestHeaderModifier", "requestHeaderModifier": {"add": [{"name": "x-user", "value": "more"}]}}
     away = {
         "type": "RequestRedirect",
@@ -90,8 +86,8 @@ async def test_nothing_passes_that_is_not_let_pass(dataplane: DataPlane, tmp_pat
         *(rule(f"/{name}", auth(name)) for name in ("gone", "idle", "refusing", "silent")),
         rule("/free"),
     ]
-    async with silent, Authority() as authority:
-        addresses = {"authority": authority.port, "refusing": free_port(), "silent": silent.sockets[0].getsockname()[1]}
+    async with TcpServer(be_silent) as silent, Authority() as authority:
+        addresses = {"authority": authority.port, "refusing": free_port(), "silent": silent.port}
         parts = [
             part for name, at in addresses.items() for part in (service(name), *endpoints(name, [("127.0.0.1", at)]))
         ]
@@ -173,17 +169,17 @@ async def test_a_slow_service_gets_no_more_questions_than_there_are_places(
     asked: set[asyncio.StreamWriter] = set()
 
     async def answer_some(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
+        try:
             if b"/fast" in await reader.readuntil(b"\r\n\r\n"):
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
             else:
                 asked.add(writer)
             await reader.read()
-        asked.discard(writer)
-        writer.close()
+        finally:
+            asked.discard(writer)
 
-    slow = await asyncio.start_server(answer_some, "127.0.0.1", free_port(), backlog=socket.SOMAXCONN)
-    parts = [service("slow"), *endpoints("slow", [slow.sockets[0].getsockname()])]
+    slow = TcpServer(answer_some, free_port())
+    parts = [service("slow"), *endpoints("slow", [("127.0.0.1", slow.port)])]
     rules = [rule("/", auth("slow")), rule("/free")]
     async with slow, running(dataplane, tmp_path, http_route("r", rules), *parts) as site, asyncio.timeout(60):
         info = dict(line.split(": ", 1) for line in (await dataplane.runtime("show info")).splitlines() if ": " in line)
@@ -237,15 +233,13 @@ async def test_a_request_that_waits_while_its_route_changes_is_changed_as_it_was
     may_answer, is_asked = asyncio.Event(), asyncio.Event()
 
     async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            await reader.readuntil(b"\r\n\r\n")
-            is_asked.set()
-            await may_answer.wait()
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-        writer.close()
+        await reader.readuntil(b"\r\n\r\n")
+        is_asked.set()
+        await may_answer.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 
-    waiting = await asyncio.start_server(wait, "127.0.0.1", free_port())
-    parts = [service("waiting"), *endpoints("waiting", [waiting.sockets[0].getsockname()])]
+    waiting = TcpServer(wait, free_port())
+    parts = [service("waiting"), *endpoints("waiting", [("127.0.0.1", waiting.port)])]
     change: Manifest = {"set": [{"name": "x-tenant", "value": "one"}], "remove": ["x-admin"]}
     filters: list[Manifest] = [
         auth("waiting"),

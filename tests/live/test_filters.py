@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gwctl.routing.request import Request
-from tests.harness import DataPlane, free_port
+from tests.harness import DataPlane, TcpServer, free_port
 from tests.http1 import Connection
 from tests.live.site import get, path, redirect, running, send_raw
 from tests.manifests import Manifest, backend, endpoints, http_route, service
@@ -409,9 +409,8 @@ async def test_a_large_body_passes_in_either_direction_with_flat_memory(dataplan
         for _ in range(size // len(chunk)):
             writer.write(chunk)
             await writer.drain()
-        writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", port := free_port())
+    server = TcpServer(answer, port := free_port())
     filters = rewrite(path=prefix("/new")), headers("Response", set=setting("x-a", "1"))
     route = http_route("r", [rule("/old", *filters, backends=(backend("large"),))])
     large = service("large"), *endpoints("large", [("127.0.0.1", port)])

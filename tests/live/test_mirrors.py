@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from gwctl.haproxy.filtering import BODY_MILLISECONDS
 from gwctl.routing.request import Request
 from tests.grpcecho import END, Call, GrpcClient, GrpcEcho
-from tests.harness import DataPlane, EchoBackend, free_port
+from tests.harness import DataPlane, EchoBackend, TcpServer, free_port
 from tests.http1 import Connection, fetch
 from tests.live.site import Site, get, path, running
 from tests.manifests import Manifest, backend, endpoints, grpc_route, http_route, service
@@ -209,39 +209,31 @@ async def test_clients_never_notice_a_mirror(dataplane: DataPlane, tmp_path: Pat
     """Missing, without endpoints, refusing, silent, breaking off, or talking without end."""
     endless = bytes(1 << 16)
 
-    async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def be_silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
-        writer.close()
 
     async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-le")
-        writer.close()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: {1 << 40}\r\n\r\n".encode())
-        try:
-            while True:
-                writer.write(endless)
-                await writer.drain()
-        except ConnectionError:
-            writer.close()
+        while True:
+            writer.write(endless)
+            await writer.drain()
 
-    servers = {
-        name: await asyncio.start_server(serve, "127.0.0.1", free_port())
-        for name, serve in (("silent", be_silent), ("breaking", break_off), ("talking", talk))
-    }
-    addresses = {name: server.sockets[0].getsockname() for name, server in servers.items()}
+    handlers = {"silent": be_silent, "breaking": break_off, "talking": talk}
+    servers = {name: TcpServer(handle, free_port()) for name, handle in handlers.items()}
+    addresses = {name: ("127.0.0.1", server.port) for name, server in servers.items()}
     names = ("gone", "idle", "refusing", *addresses)
     rules = [rule(f"/{name}", mirror(name)) for name in names]
     rules.append(rule("/all", *(mirror(name) for name in names)))
-    try:
-        async with mirroring(dataplane, tmp_path, *rules, **addresses, refusing=("127.0.0.1", free_port())) as (
-            site,
-            _,
-            _,
-        ):
+    async with AsyncExitStack() as stack:
+        for server in servers.values():
+            await stack.enter_async_context(server)
+        refusing = ("127.0.0.1", free_port())
+        async with mirroring(dataplane, tmp_path, *rules, **addresses, refusing=refusing) as (site, _, _):
             async with asyncio.timeout(20), Connection(site.port) as connection:
                 for _ in range(30):
                     for where in (*names, "all"):
@@ -253,6 +245,3 @@ async def test_clients_never_notice_a_mirror(dataplane: DataPlane, tmp_path: Pat
             async with asyncio.timeout(20):
                 while "gwctl_mirror_losses_total 0.0" in await site.gwctl.metrics():  # noqa: ASYNC110 (HAProxy is asked)
                     await asyncio.sleep(0.1)
-    finally:
-        for server in servers.values():
-            server.close()

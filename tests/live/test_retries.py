@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from gwctl.routing.request import Request
-from tests.harness import DataPlane, EchoBackend, free_port
+from tests.harness import DataPlane, EchoBackend, TcpServer, free_port
 from tests.http1 import Connection, fetch, websocket
 from tests.live.site import Site, get, path, running
 from tests.manifests import Manifest, backend, endpoints, http_route, service
@@ -125,16 +125,14 @@ async def test_an_attempt_is_the_same_request_again(dataplane: DataPlane, tmp_pa
 
 async def test_a_client_that_does_not_read_holds_up_no_other(dataplane: DataPlane, tmp_path: Path) -> None:
     async def send_without_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-            while True:
-                writer.write(bytes(50_000))
-                await writer.drain()
-        writer.close()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            writer.write(bytes(50_000))
+            await writer.drain()
 
-    endless = await asyncio.start_server(send_without_end, "127.0.0.1", free_port())
-    parts = [service("endless"), *endpoints("endless", [endless.sockets[0].getsockname()])]
+    endless = TcpServer(send_without_end, free_port())
+    parts = [service("endless"), *endpoints("endless", [("127.0.0.1", endless.port)])]
     rules = [
         rule("/endless", 2, 503, backendRefs=[backend("endless")]),
         rule("/", 2, 503, backendRefs=[backend("web")]),
@@ -192,13 +190,11 @@ async def test_pauses_come_before_every_attempt_but_the_first(dataplane: DataPla
 async def test_each_attempt_has_the_backends_timeout_and_all_together_the_requests(
     dataplane: DataPlane, tmp_path: Path
 ) -> None:
-    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            await reader.read()
-        writer.close()
+    async def never_answer(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
 
-    silent = await asyncio.start_server(never_answer, "127.0.0.1", free_port())
-    parts = [service("silent"), *endpoints("silent", [silent.sockets[0].getsockname()])]
+    silent = TcpServer(never_answer, free_port())
+    parts = [service("silent"), *endpoints("silent", [("127.0.0.1", silent.port)])]
     to_silent = {"backendRefs": [backend("silent")]}
     rules = [
         rule("/backend", 2, timeouts={"backendRequest": "200ms"}, **to_silent),
@@ -221,25 +217,19 @@ async def test_each_attempt_has_the_backends_timeout_and_all_together_the_reques
 async def test_connections_that_fail_are_tried_again(dataplane: DataPlane, tmp_path: Path) -> None:
     """At another endpoint: refused, closed before the answer, closed within it."""
 
-    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def close(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.close()
 
     async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-le")
-        writer.close()
 
-    servers = [await asyncio.start_server(serve, "127.0.0.1", free_port()) for serve in (close, break_off)]
-    others = (("127.0.0.1", free_port()), *(server.sockets[0].getsockname() for server in servers))
-    try:
+    async with TcpServer(close) as closing, TcpServer(break_off) as breaking:
+        others = tuple(("127.0.0.1", port) for port in (free_port(), closing.port, breaking.port))
         async with retrying(dataplane, tmp_path, [rule("/", 4)], others=others) as (site, flaky):
             for _ in range(20):
                 assert (await fetch(site.port, get("/"))).status == 200
             assert len(flaky.received) == 20
-    finally:
-        for server in servers:
-            server.close()
 
 
 async def test_what_is_never_there_is_an_error_in_the_end(dataplane: DataPlane, tmp_path: Path) -> None:
