@@ -180,7 +180,7 @@ local function find(rules, value_of)
 end
 
 -- Replaces txn.entry, the name of a group ('~ID' or '~ID>KEY'), by the entry of its first rule that fits. An entry may
--- be a group again. Where none fits, the row at KEY, a shorter prefix, is next; after that txn.entry is unset.
+-- be a group again. Where none fits, the row of the longest prefix at or above KEY is next; after that txn.entry is unset.
 core.register_action("gwctl_match", { "http-req" }, function(txn)
     local value_of = request_of(txn)
     local entry, shorter = txn:get_var("txn.entry"), ""

@@ -3,7 +3,7 @@
 In: rows and a request. Out: what happens to it. It follows `gwctl.haproxy.program` and ``gwctl.lua`` step by
 step and shares no code with the reference matcher, so that their agreement says something. The surprising
 fact: it is stricter than HAProxy, which takes a row that is missing for no match: here that is a
-`DanglingReference`.
+`DanglingReference`, but where a group hands on to a shorter prefix, which is found as paths are.
 """
 
 from __future__ import annotations
@@ -183,16 +183,11 @@ def _pick(rows: _Rows, row: str, entry: str | None, request: Request) -> str | N
         group, _, following = entry[1:].partition(">")
         shorter = following or shorter
         text = rows.get(Table.GROUPS, group, row)
-        if following:
-            rows.get(Table.PATHS_PREFIX, following, row)
         entry = next((entry for conditions, entry in _parse_group(text) if _fit(conditions, request)), None)
         row = f"{Table.GROUPS} {group}"
         if entry is None and shorter:
-            row, entry, shorter = (
-                f"{Table.PATHS_PREFIX} {shorter}",
-                rows.get(Table.PATHS_PREFIX, shorter, row),
-                "",
-            )
+            row, entry = f"{Table.PATHS_PREFIX} for {shorter}", rows.find_longest(Table.PATHS_PREFIX, shorter)
+            shorter = ""
     return entry
 
 

@@ -3,12 +3,12 @@
 A path leads to an *entry* (``target|rule|filters``) or, where more than the path decides, to a *group* of entries with
 conditions. Groups and filters are named by their content and never change: a change adds new rows and flips the path's
 row. The surprising fact: a group that none of a request's properties fits hands on
-to the row of the next shorter prefix, which its path row names (``~group>key``).
+to the row of the longest prefix above it, by the key of its parent (``~group>key``), whether that has a row or not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -48,6 +48,8 @@ GROUP_LIMIT = 4_000
 ERROR_TARGET = "!"
 REDIRECT_TARGET = "-"
 INNER_SIGN = ">"
+GROUP_SIGN = "~"
+FALL_SIGN = ">"
 
 Row = tuple[Table, str, str]
 
@@ -83,14 +85,10 @@ _TABLE_OF = {"exact": Table.PATHS_EXACT, "regex": Table.PATHS_REGEX, "prefix": T
 
 @dataclass(frozen=True, slots=True)
 class PlaceRows:
-    """What one path of a virtual host needs: rows (its own last), and Services by key.
-
-    It ``is_open`` when requests may fit none of its rules, and so go on to a shorter prefix.
-    """
+    """What one path of a virtual host needs: rows (its own last), and Services by key."""
 
     rows: tuple[Row, ...]
     services: tuple[tuple[str, Upstream], ...]
-    is_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +96,14 @@ class Tables:
     """All rows, but for ``services``, whose values are slots and so depend on what HAProxy has.
 
     ``services``: the Services in use, by their key in the rows.
-    ``changes`` says which keys of a table may differ from the rows it was built upon. ``places``, ``open_places`` (by
-    host, those that may hand on) and ``uses`` (how many places need a row) are what the next compilation builds upon.
+    ``changes`` says which keys of a table may differ from the rows it was built upon. ``places`` and ``uses`` (how many
+    places need a row) are what the next compilation builds upon.
     """
 
     rows: Mapping[Table, Rows]
     services: Mapping[str, Upstream]
     changes: Mapping[Table, Change] = field(default_factory=dict, repr=False, compare=False)
     places: Mapping[Place, PlaceRows] = field(default_factory=dict, repr=False, compare=False)
-    open_places: Mapping[VirtualHost, frozenset[PathKey]] = field(default_factory=dict, repr=False, compare=False)
     uses: Mapping[tuple[Table, str], int] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -188,7 +185,7 @@ def compile_tables(routing: Routing, previous: Tables | None = None) -> Tables:
         dirty_hosts = {host for hosts in routing.hosts.values() for host in hosts.values()}
     else:
         builder = _Builder(routing, previous)
-        dirty = set(_dirty_places(routing, routing.changed, previous))
+        dirty = {(host, _REGEXES if path.kind == "regex" else path) for host, path in routing.changed}
         dirty_hosts = {host for host, _ in routing.changed}
     for place in sorted(dirty):
         builder.compile(place)
@@ -211,7 +208,6 @@ class _Builder:
         self.touched: dict[Table, set[str]] = {}
         self.services = dict(previous.services)
         self.places = dict(previous.places)
-        self.open_places = dict(previous.open_places)
         self.uses = dict(previous.uses)
 
     def compile(self, place: Place) -> None:
@@ -228,10 +224,6 @@ class _Builder:
             self._count(new, 1)
         if old is not None:
             self._count(old, -1)
-        is_open = new is not None and new.is_open
-        if is_open != (old is not None and old.is_open):
-            there = self.open_places.get(host, frozenset())
-            self.open_places[host] = there | {path} if is_open else there - {path}
 
     def _touch(self, table: Table, key: str) -> dict[str, str]:
         if table not in self.touched:
@@ -307,7 +299,7 @@ class _Builder:
         changes = {
             table: Change(self.previous.rows.get(table, {}), frozenset(keys)) for table, keys in self.touched.items()
         }
-        return Tables(self.rows, self.services, changes, self.places, self.open_places, self.uses)
+        return Tables(self.rows, self.services, changes, self.places, self.uses)
 
 
 NO_ROUTE = f"{ERROR_TARGET}|"
@@ -330,21 +322,6 @@ def _places_of(paths: Paths) -> Iterator[PathKey]:
     """Yield the paths that have a row of their own: all regular expressions of a host share one."""
     for path in paths:
         yield _REGEXES if path.kind == "regex" else path
-
-
-def _dirty_places(routing: Routing, changed: Iterable[Place], previous: Tables) -> Iterator[Place]:
-    """Yield the changed places and, where a prefix came or went, those that may hand on to it."""
-    for host, path in changed:
-        if path.kind == "regex":
-            yield host, _REGEXES
-            continue
-        yield host, path
-        paths = routing.paths.get(host, {})
-        if path.kind == "prefix" and ((host, path) in previous.places) != (path in paths):
-            below = path.value + "/"
-            for other in previous.open_places.get(host, ()):
-                if other.kind == "prefix" and other.value.startswith(below):
-                    yield host, other
 
 
 def compile_place(host: VirtualHost, path: PathKey, paths: Paths, origin: Origin) -> PlaceRows:
@@ -374,22 +351,12 @@ def compile_place(host: VirtualHost, path: PathKey, paths: Paths, origin: Origin
     else:
         groups = list(_chain_groups(rules))
         support += [(Table.GROUPS, name, text) for name, text in groups]
-        value = f"~{groups[-1][0]}"
-        shorter = _next_shorter(path, paths) if path.kind == "prefix" and rules[-1][0] else None
-        if shorter is not None:
-            value = f"{value}>{path_key(host, shorter)}"
+        value = f"{GROUP_SIGN}{groups[-1][0]}"
+        if path.kind == "prefix" and path.value and rules[-1][0]:
+            parent = PathKey("prefix", path.value.rpartition("/")[0])
+            value = f"{value}{FALL_SIGN}{path_key(host, parent)}"
     own = (_TABLE_OF[path.kind], path_key(host, path), value)
-    is_open = rules[-1][0] != ""
-    return PlaceRows((*dict.fromkeys(support), own), tuple(sorted(services.items())), is_open)
-
-
-def _next_shorter(path: PathKey, paths: Paths) -> PathKey | None:
-    value = path.value
-    while value:
-        value = value.rpartition("/")[0]
-        if PathKey("prefix", value) in paths:
-            return PathKey("prefix", value)
-    return None
+    return PlaceRows((*dict.fromkeys(support), own), tuple(sorted(services.items())))
 
 
 def _chain_groups(rules: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -405,7 +372,7 @@ def _chain_groups(rules: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
         length += len(text) + 1
     following = ""
     for part in reversed(parts):
-        text = "&".join([*part, f"?~{following}"] if following else part)
+        text = "&".join([*part, f"?{GROUP_SIGN}{following}"] if following else part)
         following = content_id(text)
         yield following, text
 

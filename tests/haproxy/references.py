@@ -35,7 +35,7 @@ def _check_entry(state: State, value: str, where: str) -> None:
         group, _, shorter = value[1:].partition(">")
         assert group in state.tables[Table.GROUPS], f"{where} names group {group}"
         if shorter:
-            assert shorter in state.tables[Table.PATHS_PREFIX], f"{where} hands on to {shorter}"
+            assert where.startswith(f"{Table.PATHS_PREFIX} {shorter}"), f"{where} hands on to {shorter}"
         for rule in state.tables[Table.GROUPS][group].split("&"):
             _check_entry(state, rule.partition("?")[2], f"group {group}")
         return
