@@ -71,11 +71,15 @@ class Executor:
 
     async def apply_operations(self, operations: tuple[Operation, ...], actual: State) -> tuple[Mismatch, ...]:
         """Apply runtime operations in their order and read back what they wrote."""
+        empty = {table for table in Table if not actual.tables.get(table)}
         for _, group in groupby(operations, key=_phase):
             phase = list(group)
             first = phase[0]
-            if isinstance(first, SetRow) and len(phase) >= BULK_ROWS and await self._replace_table(phase, actual):
-                continue
+            if isinstance(first, SetRow):
+                is_empty = first.table in empty
+                empty.discard(first.table)
+                if is_empty and len(phase) >= BULK_ROWS and await self._fill_table(phase):
+                    continue
             if isinstance(first, SetServer | RemoveServer):
                 await _in_parallel(self._apply(operation) for operation in phase)
             else:
@@ -122,13 +126,13 @@ class Executor:
                 raise
         await self._client.change_server(slot, name, {**address, "admin_state": server.state})
 
-    async def _replace_table(self, phase: list[Operation], actual: State) -> bool:
+    async def _fill_table(self, phase: list[Operation]) -> bool:
         """Write an empty table in one call; tell whether that was possible."""
         sets = [operation for operation in phase if isinstance(operation, SetRow)]
         table = sets[0].table
         rows = {item.key: item.value for item in sets}
         size = sum(len(key) + len(value) + 2 for key, value in rows.items())
-        if actual.tables.get(table) or size <= BULK_BYTES:
+        if size <= BULK_BYTES:
             return False
         await self._client.replace_rows(table, rows)
         there = await read_table(self._client, table)
