@@ -1,8 +1,8 @@
 """The difference between two states as a value: what to do, in which order.
 
-A `Plan` is sorted, printable and refusable. Its order is make before break: authorities, certificates, then the entries
-that serve them; servers, then the rows that name them, then the rows that name those; and the removals the other way
-round. So every request, at every moment, meets a table whose references all lead somewhere.
+A `Plan` is sorted, printable and refusable. Its order is make before break: authorities and certificates; servers, then
+the rows that name them, then the rows that name those, then the entries that serve certificates; and the removals the
+other way round. So every request, at every moment, meets what it met before or will meet in the end: see `_RowSteps`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from dataclasses import dataclass, field, replace
 
 from gwctl.api.sensitive import Sensitive
 from gwctl.haproxy.desired import is_pooled
+from gwctl.haproxy.encoding import SLASH, content_id
 from gwctl.haproxy.names import OF_PROGRAM, Table
-from gwctl.haproxy.state import CrtEntry, Section, SectionKey, SectionKind, Server, State
+from gwctl.haproxy.state import CrtEntry, Rows, Section, SectionKey, SectionKind, Server, State
+from gwctl.haproxy.table import FALL_SIGN, GROUP_SIGN
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,7 @@ class Plan:
         return "\n".join(map(str, parts))
 
 
-_ROW_ORDER = (
+_SUPPORT = (
     Table.SERVICES,
     Table.REQUEST_HEADERS,
     Table.RESPONSE_HEADERS,
@@ -189,14 +191,13 @@ _ROW_ORDER = (
     Table.AUTHS,
     Table.FILTERS,
     Table.GROUPS,
-    Table.PATHS_PREFIX,
-    Table.PATHS_REGEX,
-    Table.PATHS_EXACT,
-    Table.TCP,
-    Table.HOSTS,
-    Table.SNI,
 )
-"""What is named comes before what names it. A prefix row that others hand on to comes before them: shorter first."""
+"""What no request starts from; what is named comes before what names it."""
+
+_PATHS = (Table.PATHS_EXACT, Table.PATHS_REGEX, Table.PATHS_PREFIX)
+"""In the order in which a request goes through them: the most specific first."""
+
+_ENTRANCES = (Table.TCP, Table.HOSTS, Table.SNI)
 
 
 def diff(desired: State, actual: State) -> Plan:
@@ -289,17 +290,21 @@ def _diff_runtime(desired: State, actual: State) -> Iterator[Operation]:
     # What a plan that broke off has left in a free slot must not meet requests of the Service that comes.
     yield from (removal for removal in removals if removal.slot not in named)
     yield from _diff_servers(desired, actual)
-    keys = {table: _differing_keys(table, desired, actual) for table in _ROW_ORDER}
-    for table in _ROW_ORDER:
-        wanted, there = desired.tables.get(table, {}), actual.tables.get(table, {})
-        for key in keys[table]:
-            if key in wanted:
-                yield SetRow(table, key, wanted[key], key in there)
-    for table in reversed(_ROW_ORDER):
-        wanted = desired.tables.get(table, {})
-        for key in reversed(keys[table]):
-            if key not in wanted:
-                yield RemoveRow(table, key)
+    rows = _RowSteps(desired, actual)
+    yield from rows.support
+    yield from rows.unseen
+    yield from rows.added[Table.TCP]
+    yield from rows.added[Table.HOSTS]
+    # A connection learns its listener once, by its hosts; it is handed to what terminates TLS once that can.
+    yield from _add_entries(desired, actual)
+    yield from rows.added[Table.SNI]
+    yield from rows.gains
+    yield from rows.changes
+    yield from rows.losses
+    for table in reversed(_ENTRANCES):
+        yield from rows.removed[table]
+    yield from rows.left
+    yield from rows.unsupported
     yield from (removal for removal in removals if removal.slot in named)
     yield from _remove_certificates(desired, actual)
 
@@ -309,6 +314,9 @@ def _add_certificates(desired: State, actual: State) -> Iterator[Operation]:
         yield AddAuthorities(name, desired.pems[name])
     for name in sorted(desired.certificates - actual.certificates):
         yield AddCertificate(name, desired.pems[name])
+
+
+def _add_entries(desired: State, actual: State) -> Iterator[Operation]:
     for crt_list in sorted(desired.crt_lists):
         for entry in sorted(desired.crt_lists[crt_list] - actual.crt_lists.get(crt_list, frozenset())):
             yield AddEntry(crt_list, entry)
@@ -342,23 +350,148 @@ def _differing_keys(table: Table, desired: State, actual: State) -> list[str]:
     change = desired.changes.get(table)
     candidates = change.keys if change is not None and change.base is there else wanted.keys() | there.keys()
     differing = (key for key in candidates if wanted.get(key) != there.get(key))
-    if table in _BY_HOST:
-        return sorted(differing, key=lambda key: (key in there, *_host_order(key)))
-    return sorted(differing)
-
-
-_BY_HOST = (Table.HOSTS, Table.SNI)
-"""Tables with rows of which the most specific wins.
-
-New rows come first, the most specific before the others, then those that change; rows go in the opposite order. So at
-every step a name has the row that it had or the one that it will have.
-"""
+    if table in (Table.HOSTS, Table.SNI):
+        return sorted(differing, key=_host_order)
+    return sorted(differing, key=lambda key: (-len(key), key)) if table is Table.PATHS_PREFIX else sorted(differing)
 
 
 def _host_order(key: str) -> tuple[bool, int, str]:
     """Sort specific names first; of one name the inner frontend's row before the one that leads there."""
     host = key.partition("/")[2]
     return host.startswith("_"), -len(host), key
+
+
+class _RowSteps:
+    """The rows that differ, in steps such that at every moment a request meets what it met or what it will meet.
+
+    A request takes the most specific host, and of its rows the most specific one that has a rule for it. So what gives
+    requests a rule of their own comes first, the most specific before the others, and what sends them on to the less
+    specific comes last, in the opposite order; what does neither is in between. A host that comes is complete
+    before requests find it, and it is found before others change; one that goes stays as it is until it is left.
+    """
+
+    def __init__(self, desired: State, actual: State) -> None:
+        self._desired, self._actual = desired.tables, actual.tables
+        differing = {table: _differing_keys(table, desired, actual) for table in (*_SUPPORT, *_PATHS, *_ENTRANCES)}
+        self._coming = _new_values(self._wanted(Table.HOSTS), self._there(Table.HOSTS), differing[Table.HOSTS])
+        self._going = _new_values(self._there(Table.HOSTS), self._wanted(Table.HOSTS), differing[Table.HOSTS])
+        self._bridges: dict[str, str] = {}
+        self.unseen: list[Operation] = []
+        self.gains: list[Operation] = []
+        self.changes: list[Operation] = []
+        self.losses: list[Operation] = []
+        self.left: list[Operation] = []
+        for table in _PATHS:
+            for key in differing[table]:
+                self._sort_path(table, key)
+        self.losses.reverse()
+        self.added: dict[Table, list[Operation]] = {}
+        self.removed: dict[Table, list[Operation]] = {}
+        for table in _ENTRANCES:
+            wanted, there = self._wanted(table), self._there(table)
+            steps = {key: self._step(table, key) for key in differing[table]}
+            self.added[table] = [step for key, step in steps.items() if key not in there]
+            self.removed[table] = [step for key, step in steps.items() if key not in wanted][::-1]
+            self.changes += (step for key, step in steps.items() if key in there and key in wanted)
+        self.support = [
+            self._step(table, key) for table in _SUPPORT for key in differing[table] if key in self._wanted(table)
+        ]
+        self.support += (SetRow(Table.GROUPS, key, text, False) for key, text in self._bridges.items())
+        self.unsupported: list[Operation] = [RemoveRow(Table.GROUPS, key) for key in self._bridges]
+        self.unsupported += (
+            self._step(table, key)
+            for table in reversed(_SUPPORT)
+            for key in reversed(differing[table])
+            if key not in self._wanted(table)
+        )
+
+    def _there(self, table: Table) -> Rows:
+        return self._actual.get(table, {})
+
+    def _wanted(self, table: Table) -> Rows:
+        return self._desired.get(table, {})
+
+    def _step(self, table: Table, key: str) -> Operation:
+        value = self._wanted(table).get(key)
+        return RemoveRow(table, key) if value is None else SetRow(table, key, value, key in self._there(table))
+
+    def _sort_path(self, table: Table, key: str) -> None:
+        step = self._step(table, key)
+        host = key.partition(SLASH)[0]
+        if host in self._coming:
+            self.unseen.append(step)
+        elif host in self._going:
+            self.left.append(step)
+        elif isinstance(step, RemoveRow):
+            self.losses.append(step)
+        elif isinstance(step, SetRow) and step.existing:
+            self._sort_change(step)
+        else:
+            self.gains.append(step)
+
+    def _sort_change(self, step: SetRow) -> None:
+        """Where some requests get a rule and others lose theirs, a group that has the rules of both stands between."""
+        old = self._there(step.table)[step.key]
+        before = _conditions(old, self._there(Table.GROUPS))
+        after = _conditions(step.value, self._wanted(Table.GROUPS))
+        gains, loses = not _takes_all(before, after), not _takes_all(after, before)
+        if gains and loses:
+            bridge, groups = _bridge(old, step.value, self._wanted(Table.GROUPS))
+            self._bridges.update(
+                (name, text)
+                for name, text in groups.items()
+                if name not in self._there(Table.GROUPS) and name not in self._wanted(Table.GROUPS)
+            )
+            self.gains.append(replace(step, value=bridge))
+        elif gains:
+            self.gains.append(step)
+        if loses:
+            self.losses.append(step)
+        elif not gains:
+            self.changes.append(step)
+
+
+def _new_values(rows: Rows, others: Rows, differing: Iterable[str]) -> set[str]:
+    """Give the values of ``rows`` that ``others`` do not have, by the keys at which they differ."""
+    found = {rows[key] for key in differing if key in rows}
+    return found - set(others.values()) if found else found
+
+
+def _parts(value: str, groups: Rows) -> Iterator[list[tuple[str, str]]]:
+    """Yield the rules (conditions, entry) of a path's row, by the parts of its group; the last may name the next."""
+    if not value.startswith(GROUP_SIGN):
+        yield [("", value)]
+    for _ in groups:
+        if not value.startswith(GROUP_SIGN):
+            return
+        text = groups.get(value[1:].partition(FALL_SIGN)[0], "")
+        rules = [(conditions, entry) for conditions, _, entry in (rule.partition("?") for rule in text.split("&"))]
+        yield rules
+        value = rules[-1][1]
+
+
+def _conditions(value: str, groups: Rows) -> frozenset[str]:
+    """Give what requests a path's row takes: its rules' conditions, an empty one for all."""
+    rules = (rule for part in _parts(value, groups) for rule in part)
+    return frozenset(conditions for conditions, entry in rules if entry and not entry.startswith(GROUP_SIGN))
+
+
+def _takes_all(conditions: frozenset[str], others: frozenset[str]) -> bool:
+    """Tell whether what is taken on ``others`` is taken on ``conditions``."""
+    return "" in conditions or others <= conditions
+
+
+def _bridge(old: str, new: str, groups: Rows) -> tuple[str, Rows]:
+    """Give a row of a path that takes what the new one takes, else what the old one takes, and the groups it needs."""
+    name = old[1:].partition(FALL_SIGN)[0]
+    found: dict[str, str] = {}
+    for part in reversed(list(_parts(new, groups))):
+        rules = [rule for rule in part if not rule[1].startswith(GROUP_SIGN)]
+        text = "&".join(f"{conditions}?{entry}" for conditions, entry in (*rules, ("", f"{GROUP_SIGN}{name}")))
+        name = content_id(text)
+        found[name] = text
+    _, sign, shorter = new.partition(FALL_SIGN)
+    return f"{GROUP_SIGN}{name}{sign}{shorter}", found
 
 
 def _diff_servers(desired: State, actual: State) -> Iterator[Operation]:

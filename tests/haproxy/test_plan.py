@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gwctl.haproxy.lookup import look_up, look_up_handshake
-from gwctl.haproxy.names import Table
+from gwctl.haproxy.lookup import Outcome, look_up, look_up_handshake
+from gwctl.haproxy.names import Table, crt_list_name
 from gwctl.haproxy.plan import Plan, RemoveRow, RemoveServer, SetRow, SetServer, diff
 from gwctl.haproxy.state import Server, State
 from gwctl.routing.matcher import find_rule
+from gwctl.routing.request import Request
 from gwctl.routing.virtualhost import FrontendKey
+from tests.certificates import make_pair
 from tests.haproxy.references import check_references
 from tests.manifests import (
     Manifest,
@@ -23,6 +26,7 @@ from tests.manifests import (
     gateway,
     gateway_class,
     http_route,
+    https_listener,
     listener,
     prefix_rule,
     random_listeners,
@@ -31,6 +35,7 @@ from tests.manifests import (
     random_tls_listeners,
     random_tls_routes,
     service,
+    tls_listener,
 )
 from tests.pipeline import NOTHING, build_pipeline, desired_state
 
@@ -121,6 +126,151 @@ def test_at_every_step_a_handshake_meets_the_rule_of_before_or_after(random: Ran
         for reached in states(diff(desired, before.state), before.state):
             check_references(reached)
             assert look_up_handshake(reached.tables, TLS_FRONTEND, name) in (first, last), name
+
+
+def _nested_routes(random: Random) -> list[Manifest]:
+    """Routes of few hosts and paths, so that most requests meet rows of several paths and hosts."""
+
+    def rule() -> Manifest:
+        match: Manifest = {}
+        kind, value = random.choice([*_NESTED, ("RegularExpression", random.choice(["/a.*", ".*b"]))])
+        match["path"] = {"type": kind, "value": value}
+        if random.random() < 0.5:
+            match["headers"] = [{"name": "x", "value": value} for value in random.choices("12", k=1)]
+        if random.random() < 0.2:
+            match["method"] = "PUT"
+        filters = [{"type": "ExternalAuth", "externalAuth": _AUTH}] if random.random() < 0.3 else []
+        return {"matches": [match], "filters": filters, "backendRefs": [backend(random.choice(SERVICES))]}
+
+    return [
+        http_route(f"r{index}", [rule() for _ in range(random.randint(1, 4))], tuple(random.sample(_NESTED_HOSTS, 2)))
+        for index in range(random.randint(1, 4))
+    ]
+
+
+_AUTH = {"protocol": "HTTP", "http": {}, "backendRef": {"name": "s1", "port": 80}}
+_NESTED = [(kind, path) for kind in ("Exact", "PathPrefix", "PathPrefix") for path in ("/", "/a", "/a/b")]
+_NESTED_HOSTS = ("*.test", "*.a.test", "x.a.test")
+_NESTED_REQUESTS = [
+    Request(method, host, path, headers=headers)
+    for host in ("x.a.test", "y.a.test")
+    for path in ("/", "/a", "/a/b", "/a/b/c")
+    for headers in ((), (("x", "1"),), (("x", "2"),))
+    for method in ("GET", "PUT")
+]
+
+
+def _assert_requests_meet_before_or_after(
+    plan: Plan, actual: State, outcomes: dict[Request, list[Outcome]]
+) -> list[State]:
+    """Give all states on the way."""
+    found = []
+    for reached in states(plan, actual):
+        for request, expected in outcomes.items():
+            outcome = look_up(reached.tables, "gwctl.default.gateway.80", request)
+            assert outcome in expected, (request, plan)
+        tables = {table: dict(rows) for table, rows in reached.tables.items()}
+        found.append(replace(reached, tables=tables, servers=dict(reached.servers)))
+    return found
+
+
+def _assert_a_change_is_met_before_or_after(
+    random: Random, before: list[Manifest], after: list[Manifest], requests: list[Request]
+) -> None:
+    actual = desired_state(build_pipeline(before))
+    desired = desired_state(build_pipeline(after), actual.state, actual).state
+    plan = diff(desired, actual.state)
+    assert plan.transaction is None
+    outcomes = {
+        request: [look_up(state.tables, "gwctl.default.gateway.80", request) for state in (actual.state, desired)]
+        for request in requests
+    }
+    reached = _assert_requests_meet_before_or_after(plan, actual.state, outcomes)
+    for state in random.sample(reached, min(len(reached), 3)):
+        again = diff(desired, state)
+        ends = _assert_requests_meet_before_or_after(again, state, outcomes)
+        assert without_empty(ends[-1] if ends else state) == without_empty(desired)
+
+
+@settings(deadline=None)
+@given(RANDOM)
+def test_at_every_step_a_request_meets_what_it_met_before_or_meets_after(random: Random) -> None:
+    fixed = [gateway_class(), *map(service, SERVICES)]
+    before, after = (
+        [*fixed, gateway(random_listeners(random, 80)), *random_routes(random, [*SERVICES, "missing"], 6)]
+        for _ in range(2)
+    )
+    requests = [random_request(random) for _ in range(30)]
+    _assert_a_change_is_met_before_or_after(random, before, after, requests)
+
+
+@settings(deadline=None)
+@given(RANDOM)
+def test_at_every_step_a_request_meets_one_of_two_sets_of_nested_routes(random: Random) -> None:
+    fixed = [gateway_class(), gateway([listener("http", 80)]), *map(service, SERVICES)]
+    before, after = ([*fixed, *_nested_routes(random)] for _ in range(2))
+    _assert_a_change_is_met_before_or_after(random, before, after, _NESTED_REQUESTS)
+
+
+def _plan_of_rules(before: list[Manifest], after: list[Manifest]) -> Plan:
+    fixed = [gateway_class(), gateway([listener("http", 80)]), *map(service, SERVICES)]
+    actual = desired_state(build_pipeline([*fixed, http_route("r", before)]))
+    return diff(
+        desired_state(build_pipeline([*fixed, http_route("r", after)]), actual.state, actual).state, actual.state
+    )
+
+
+def _steps(plan: Plan, *tables: Table) -> list[str]:
+    """Give what a plan does to rows of some tables, without values and what all keys begin with."""
+    found = [
+        str(step).split() for step in plan.operations if isinstance(step, SetRow | RemoveRow) and step.table in tables
+    ]
+    return [f"{sign} {key.removeprefix('default/gateway/http/')}" for sign, _, key, *_ in found]
+
+
+def test_paths_that_stay_protected_have_their_rows_when_the_shorter_prefix_is_opened() -> None:
+    auth = [{"type": "ExternalAuth", "externalAuth": _AUTH}]
+    all_protected = [prefix_rule("/", backend("s1"), filters=auth)]
+    exact = {"matches": [{"path": {"type": "Exact", "value": "/x"}}], "backendRefs": [backend("s1")], "filters": auth}
+    some = [prefix_rule(path, backend("s1"), filters=auth) for path in ("/a", "/a/b")]
+    opened = [prefix_rule("/", backend("s1")), exact, *some]
+    paths = (Table.PATHS_EXACT, Table.PATHS_PREFIX)
+    plan = _plan_of_rules(all_protected, opened)
+    assert _steps(plan, *paths) == ["+ _%2Fx", "+ _%2Fa%2Fb%2F", "+ _%2Fa%2F", "~ _%2F"]
+    plan = _plan_of_rules(opened, all_protected)
+    assert _steps(plan, *paths) == ["~ _%2F", "- _%2Fa%2F", "- _%2Fa%2Fb%2F", "- _%2Fx"]
+
+
+def test_between_a_group_and_one_for_other_requests_stands_one_for_both() -> None:
+    def rules(version: str) -> list[Manifest]:
+        condition = {"headers": [{"name": "version", "value": version}]}
+        return [
+            {"matches": [{"path": {"type": "PathPrefix", "value": path}, **condition}], "backendRefs": [backend(name)]}
+            for path, name in (("/", "s1"), ("/a", "s2"))
+        ]
+
+    plan = _plan_of_rules(rules("1"), rules("2"))
+    assert _steps(plan, Table.PATHS_PREFIX) == ["~ _%2Fa%2F", "~ _%2F", "~ _%2F", "~ _%2Fa%2F"]
+    assert [step[0] for step in _steps(plan, Table.GROUPS)] == ["+"] * 4 + ["-"] * 4
+
+
+def test_a_certificate_is_served_once_hosts_are_there_and_before_handshakes_are_handed_over() -> None:
+    pair = make_pair("*.test")
+    listeners = [
+        https_listener("a", 443, "pair", hostname="a.test"),
+        tls_listener("t", 443, hostname="t.test"),
+        https_listener("b", 443, "pair", hostname="b.test"),
+    ]
+    fixed = [gateway_class(), pair.secret("pair")]
+    actual = desired_state(build_pipeline([*fixed, gateway(listeners[:2])]))
+    after = build_pipeline([*fixed, gateway(listeners)])
+    plan = diff(desired_state(after, actual.state, actual).state, actual.state)
+    assert plan.transaction is None
+    assert [str(step).split()[1] for step in plan.operations[:3]] == [
+        Table.HOSTS,
+        crt_list_name("gwctl.default.gateway.443.https"),
+        Table.SNI,
+    ], plan
 
 
 @settings(deadline=None)
