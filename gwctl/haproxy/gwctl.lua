@@ -429,7 +429,7 @@ local workers, idle = {}, 0
 local function connect()
     local socket = core.tcp()
     socket:settimeout(@COPY_SECONDS@)
-    if socket:connect(os.getenv("GWCTL_LOOP") or "@LOOP@") then return socket end
+    if socket:connect((os.getenv("@SOCKETS_VARIABLE@") or "@SOCKETS@") .. "@LOOP@") then return socket end
     socket:close()
     return nil
 end

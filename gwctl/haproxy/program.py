@@ -41,7 +41,7 @@ from gwctl.haproxy.names import (
     to_inner_name,
 )
 from gwctl.haproxy.persistence import keep_session, use_server
-from gwctl.haproxy.socket import abstract_socket, configured
+from gwctl.haproxy.socket import BEGINNING, VARIABLE, socket_address, socket_name
 from gwctl.haproxy.state import CrtEntry, Section, SectionKey, SectionKind
 from gwctl.haproxy.table import CONNECT_TIMEOUT, INNER_SIGN, NO_LIMIT
 from gwctl.routing.virtualhost import Frontend, Inner
@@ -125,7 +125,9 @@ def lua_text(layout: Layout) -> str:
         "SNI": layout.table(Table.SNI),
         "INNER_SIGN": INNER_SIGN,
         "TO_INNER": to_inner_name("", ""),
-        "LOOP": abstract_socket(layout.maps),
+        "SOCKETS_VARIABLE": VARIABLE,
+        "SOCKETS": BEGINNING,
+        "LOOP": socket_name(layout.maps),
         "LOOP_HEADER": loop.HEADER,
         "STATUS_HEADER": loop.STATUS,
         "AGAIN": str(loop.AGAIN),
@@ -214,7 +216,7 @@ def _frontend(
         return
     for inner in INNERS:
         to = inner_name(name, inner)
-        socket = configured(abstract_socket(layout.maps, to))
+        socket = socket_address(layout.maps, to)
         backend = hand_over(name, inner, socket)
         yield SectionKey(SectionKind.BACKENDS, backend["name"]), backend
         binds = [{"address": socket, "accept_proxy": True, **_tls(to, layout, _HTTP_ALPN if inner == "https" else "")}]
@@ -459,7 +461,7 @@ def _loop(layout: Layout) -> Section:
         "name": LOOP,
         "mode": "http",
         "from": DEFAULTS_LOOP,
-        "binds": {LOOP: {"name": LOOP, "address": configured(abstract_socket(layout.maps))}},
+        "binds": {LOOP: {"name": LOOP, "address": socket_address(layout.maps)}},
         "http_request_rule_list": [*requests, *change_copy(layout.table)],
         "http_response_rule_list": list(loop.judge()),
         "http_after_response_rule_list": list(loop.judge_errors()),
@@ -479,7 +481,7 @@ def _retry(layout: Layout) -> Section:
         "retry_on": f"conn-failure {loop.AGAIN}",
         "http_request_rule_list": list(loop.carry_on()),
         "http_response_rule_list": list(loop.give_status_back()),
-        "servers": {LOOP: {"name": LOOP, "address": configured(abstract_socket(layout.maps)), "proto": "h2"}},
+        "servers": {LOOP: {"name": LOOP, "address": socket_address(layout.maps), "proto": "h2"}},
     }
 
 

@@ -12,6 +12,7 @@ from random import Random
 
 import pytest
 
+from gwctl.haproxy.socket import VARIABLE
 from gwctl.routing.matcher import find_sni_rule
 from gwctl.routing.request import Request
 from gwctl.routing.virtualhost import FrontendKey
@@ -159,6 +160,14 @@ async def test_tls_is_terminated_with_a_certificate_that_changes_without_a_reloa
         assert (await dataplane.worker(), await dataplane.reloads()) == (worker, reloads)
 
 
+@pytest.fixture(params=["", "abns@another"], ids=["", "sockets of another name"])
+def sockets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How HAProxy's own sockets begin, where its environment says so."""
+    if request.param:
+        monkeypatch.setenv(VARIABLE, request.param)
+
+
+@pytest.mark.usefixtures("sockets")
 async def test_https_and_both_modes_of_tls_share_a_port(
     dataplane: DataPlane, servers: Mapping[str, TcpEcho], tmp_path: Path
 ) -> None:

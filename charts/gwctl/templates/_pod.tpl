@@ -206,10 +206,13 @@ spec:
       image: {{ $haproxyImage | quote }}
       imagePullPolicy: {{ $values.image.pullPolicy }}
       command: [haproxy, -W, -S, /var/run/gwctl/master.sock, -f, /var/lib/gwctl/haproxy.cfg]
-      {{- with $values.haproxy.extraEnv }}
       env:
+        # The sockets by which HAProxy reaches itself, told apart from those of other releases on a node (hostNetwork).
+        - name: GWCTL_SOCKETS
+          value: {{ printf "abns@%s" (include "gwctl.fullname" .) | quote }}
+        {{- with $values.haproxy.extraEnv }}
         {{- toYaml . | nindent 8 }}
-      {{- end }}
+        {{- end }}
       ports:
         - name: haproxy-metrics
           containerPort: {{ int $values.haproxy.metricsPort }}
