@@ -16,6 +16,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ex
 
 from gwctl.api.sensitive import Sensitive
 from gwctl.dataplane.error import AlreadyExists, NotFound, Refused, Unavailable, VersionConflict, redact_parts
+from gwctl.haproxy.names import PLACEHOLDER
 from gwctl.haproxy.state import CrtEntry, Section, SectionKey, SectionKind
 
 Json = Any
@@ -344,14 +345,15 @@ class Client:
 
     async def add_entry(self, path: str, entry: CrtEntry) -> None:
         """Add an entry to a crt-list."""
-        body: dict[str, Json] = {"file": entry.certificate, "sni_filter": list(entry.filters)}
+        file = _file_of(path, entry.certificate)
+        body: dict[str, Json] = {"file": file, "sni_filter": list(entry.filters)}
         if entry.options:
             body["ssl_bind_config"] = entry.options
         await self._send("POST", "/services/haproxy/runtime/ssl_crt_lists/entries", {"name": path}, json=body)
 
     async def delete_entry(self, path: str, certificate: str, line: int) -> None:
         """Delete an entry of a crt-list by its line."""
-        parameters = {"name": path, "cert_file": certificate, "line_number": str(line)}
+        parameters = {"name": path, "cert_file": _file_of(path, certificate), "line_number": str(line)}
         await self._send("DELETE", "/services/haproxy/runtime/ssl_crt_lists/entries", parameters)
 
     async def _send_certificate(
@@ -432,8 +434,15 @@ def _escape(text: str) -> str:
     return "".join(f"%{byte:02X}" for byte in text.encode())
 
 
+def _file_of(crt_list: str, certificate: str) -> str:
+    """Give the name under which HAProxy knows a certificate: of the placeholder, which lies beside the list, a path."""
+    return f"{crt_list.rpartition('/')[0]}/{PLACEHOLDER}" if certificate == PLACEHOLDER else certificate
+
+
 def _read_entry(item: Mapping[str, Json]) -> CrtEntry:
     """Read an entry of a crt-list; of its settings only how clients are verified is ours."""
     words = str(item.get("ssl_bind_config") or "").strip("[] ").split()
     authorities = words[words.index("ca-file") + 1] if "ca-file" in words[:-1] else ""
-    return CrtEntry(str(item["file"]), tuple(sorted(item.get("sni_filter") or ())), authorities, "optional" in words)
+    file = str(item["file"])
+    certificate = PLACEHOLDER if file.endswith(f"/{PLACEHOLDER}") else file
+    return CrtEntry(certificate, tuple(sorted(item.get("sni_filter") or ())), authorities, "optional" in words)

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from gwctl.dataplane.client import Client, Json
 from gwctl.dataplane.error import NotFound
 from gwctl.haproxy.desired import is_slot
-from gwctl.haproxy.names import Table, is_authorities, is_certificate, is_ours
-from gwctl.haproxy.program import Layout, is_lua
+from gwctl.haproxy.names import PLACEHOLDER, Table, is_authorities, is_certificate, is_ours
+from gwctl.haproxy.program import PLACEHOLDER_HOST, Layout, is_lua
 from gwctl.haproxy.state import (
     AdminState,
+    CrtEntry,
     CrtList,
     Section,
     SectionKey,
@@ -76,7 +77,14 @@ async def read_crt_list(client: Client, path: str) -> CrtList:
         entries = await client.crt_list(path)
     except NotFound:
         return frozenset()
-    return frozenset(entry for _, entry in entries if is_certificate(entry.certificate))
+    return frozenset(entry for _, entry in entries if _is_ours(entry))
+
+
+def _is_ours(entry: CrtEntry) -> bool:
+    """Tell whether an entry is data: not the line that every list begins with, nor anybody else's."""
+    if entry.certificate == PLACEHOLDER:
+        return entry.filters != (PLACEHOLDER_HOST,)
+    return is_certificate(entry.certificate)
 
 
 def without_servers(key: SectionKey, section: Section) -> Section:

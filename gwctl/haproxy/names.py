@@ -112,6 +112,9 @@ def slot_mode(name: str) -> str | None:
 PLACEHOLDER = f"{PREFIX}-placeholder.pem"
 """The file with the certificate that every crt-list begins with and that is never served: see ``program.py``."""
 
+PLACEHOLDER_OPTIONS = "sigalgs ECDSA+SHA256"
+"""Its key cannot sign so, which refuses every handshake."""
+
 SYSTEM_AUTHORITIES = "@system-ca"
 """The certificate authorities of the machine, which HAProxy loads when it starts."""
 

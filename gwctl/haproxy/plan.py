@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from gwctl.api.sensitive import Sensitive
 from gwctl.haproxy.desired import is_pooled
 from gwctl.haproxy.encoding import SLASH, content_id
-from gwctl.haproxy.names import OF_PROGRAM, Table
+from gwctl.haproxy.names import OF_PROGRAM, PLACEHOLDER, Table
 from gwctl.haproxy.state import CrtEntry, Rows, Section, SectionKey, SectionKind, Server, State
 from gwctl.haproxy.table import FALL_SIGN, GROUP_SIGN
 
@@ -210,7 +210,7 @@ def diff(desired: State, actual: State) -> Plan:
 
 def _without_new_certificates(desired: State, actual: State) -> State:
     there = [entry for entries in actual.crt_lists.values() for entry in entries]
-    known = {entry.certificate for entry in there}
+    known = {PLACEHOLDER, *(entry.certificate for entry in there)}
     proven = {server.tls for servers in actual.servers.values() for server in servers.values()}
     usable = [tls for identity, tls in desired.tls.items() if identity in proven]
     known |= {tls.certificate for tls in usable}
@@ -318,13 +318,24 @@ def _add_certificates(desired: State, actual: State) -> Iterator[Operation]:
 
 def _add_entries(desired: State, actual: State) -> Iterator[Operation]:
     for crt_list in sorted(desired.crt_lists):
-        for entry in sorted(desired.crt_lists[crt_list] - actual.crt_lists.get(crt_list, frozenset())):
+        added = desired.crt_lists[crt_list] - actual.crt_lists.get(crt_list, frozenset())
+        for entry in sorted(added, key=_entry_order):
             yield AddEntry(crt_list, entry)
+
+
+def _entry_order(entry: CrtEntry) -> tuple[int, CrtEntry]:
+    """Sort entries of names before those with wildcards, and these before what all others are shown.
+
+    They are added in this order and removed in the opposite one: so no name that has an entry is shown at any step
+    what it has neither had nor will have.
+    """
+    return entry.reach, entry
 
 
 def _remove_certificates(desired: State, actual: State) -> Iterator[Operation]:
     for crt_list in sorted(actual.crt_lists):
-        for entry in sorted(actual.crt_lists[crt_list] - desired.crt_lists.get(crt_list, frozenset())):
+        removed = actual.crt_lists[crt_list] - desired.crt_lists.get(crt_list, frozenset())
+        for entry in sorted(removed, key=_entry_order, reverse=True):
             yield RemoveEntry(crt_list, entry)
     if leaves_tls(desired, actual):
         return

@@ -275,9 +275,8 @@ def crt_list_text(entries: Iterable[CrtEntry], layout: Layout) -> str:
     HAProxy serves the first certificate of a file to names that no entry has, and starts with none without it. So each
     list begins with one that can do neither: its key and what it may sign do not fit, so the handshake is refused.
     """
-    lines = [f"{layout.general}/{PLACEHOLDER} [sigalgs ECDSA+SHA256] {PLACEHOLDER_HOST}"]
-    lines += map(str, sorted(entries))
-    return "".join(f"{line}\n" for line in lines)
+    lines = [CrtEntry(PLACEHOLDER, (PLACEHOLDER_HOST,)), *sorted(entries)]
+    return "".join(f"{f'{layout.general}/' if line.certificate == PLACEHOLDER else ''}{line}\n" for line in lines)
 
 
 PLACEHOLDER_HOST = "gwctl.invalid"

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from gwctl.api.sensitive import Sensitive
 from gwctl.haproxy.encoding import content_id
-from gwctl.haproxy.names import Table
+from gwctl.haproxy.names import PLACEHOLDER, PLACEHOLDER_OPTIONS, Table
 
 Section = Mapping[str, Any]
 Rows = Mapping[str, str]
@@ -99,6 +99,8 @@ Servers = Mapping[str, Server]
 class CrtEntry(NamedTuple):
     """An entry of a crt-list: the names that a certificate is served to, sorted; ``*`` is for all others.
 
+    A name with ``!`` is none of those that the entry's wildcards cover. Handshakes with a name of `PLACEHOLDER`'s are
+    refused.
     ``authorities``: the name of the set that clients must have a certificate of; empty: they need none.
     ``falls_back``: they are asked, but any is good, and none too, for the bind ignores what is wrong.
     """
@@ -111,11 +113,19 @@ class CrtEntry(NamedTuple):
     @property
     def options(self) -> str:
         """The settings of its handshakes, in HAProxy's words."""
+        if self.certificate == PLACEHOLDER:
+            return PLACEHOLDER_OPTIONS
         verify = "optional" if self.falls_back else "required"
         return f"ca-file {self.authorities} verify {verify}" if self.authorities else ""
 
+    @property
+    def reach(self) -> int:
+        """How far its names reach: 0 for names alone, 1 with a wildcard, 2 to all others."""
+        return 2 if "*" in self.filters else int(any(name.startswith("*") for name in self.filters))
+
     def __str__(self) -> str:
-        return " ".join((self.certificate, *((f"[{self.options}]",) if self.authorities else ()), *self.filters))
+        options = self.options
+        return " ".join((self.certificate, *((f"[{options}]",) if options else ()), *self.filters))
 
 
 CrtList = frozenset[CrtEntry]

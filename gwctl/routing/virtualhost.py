@@ -34,7 +34,8 @@ Inner = Literal["https", "tls"]
 
 @dataclass(frozen=True, slots=True)
 class Frontend:
-    """One port of one Gateway. ``addresses`` is empty for all. ``listeners`` are the accepted ones, by name.
+    """One port of one Gateway. ``addresses`` is empty for all. ``listeners`` are the accepted ones, in order of
+    precedence: the Gateway's own, then those of its ListenerSets, the oldest first.
 
     ``slot`` is the port of the pods that the Gateway's Service leads to, None where the frontend binds its own port.
     ``falls_back``: clients that are asked for a certificate may show any or none.
@@ -292,14 +293,13 @@ def _build_frontends(graph: Graph) -> Iterator[Frontend]:
         for port, listeners in sorted(by_port.items()):
             slot = listeners[0].slot
             mode = slot_mode_of(slot or 0) or common_mode({node.protocol for node in listeners})
-            ordered = tuple(sorted(listeners, key=lambda node: node.key))
             yield Frontend(
                 ref.namespace,
                 ref.name,
                 port,
                 mode,
                 listeners[0].addresses,
-                ordered,
+                tuple(listeners),
                 slot,
                 falls_back(gateway.resource, port),
             )

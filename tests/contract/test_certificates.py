@@ -248,3 +248,24 @@ async def test_an_entry_may_ask_clients_for_a_certificate(
     (listed,) = expect(await api.get(ENTRIES, params=list_name), 200).json()
     # HAProxy says the settings in an order of its own
     assert listed == entry | {"line_number": 1, "ssl_bind_config": "verify required ca-file ca.crt"}
+
+
+async def test_a_wildcard_of_an_entry_may_leave_names_out_and_one_file_have_several_entries(
+    plane: DataPlane, api: httpx.AsyncClient, pairs: tuple[Pair, Pair], tls_port: int
+) -> None:
+    list_name = {"name": str(plane.folder / "ssl/list.txt")}
+    expect(await api.post(CERTS, files=upload("a.pem", pairs[0].pem)), 201)
+    names = ["!a.example", "*.example", *(f"!{'x' * 40}{number}.example" for number in range(236))]
+    assert 12_000 < len(" ".join(names)) < 12_500
+    without: Json = {"file": "a.pem", "sni_filter": names}
+    expect(await api.post(ENTRIES, params=list_name, json=without), 201)
+    assert expect(await api.get(ENTRIES, params=list_name), 200).json() == [without | {"line_number": 1}]
+    assert await served(tls_port) is None
+    whole: Json = {"file": "a.pem", "sni_filter": ["*.example"]}
+    expect(await api.post(ENTRIES, params=list_name, json=whole), 201)
+    assert await served(tls_port) == pairs[0].certificate.decode()
+    second = expect(await api.get(ENTRIES, params=list_name), 200).json()[1]
+    line = {"cert_file": "a.pem", "line_number": str(second["line_number"])}
+    expect(await api.delete(ENTRIES, params=list_name | line), 204)
+    assert await served(tls_port) is None
+    assert expect(await api.get(ENTRIES, params=list_name), 200).json() == [without | {"line_number": 1}]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from random import Random
 
@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gwctl.haproxy.crtlist import ENTRY_LIMIT, compile_crt_lists
+from gwctl.haproxy.crtlist import ENTRY_LIMIT, EXCLUSION_LIMIT, compile_crt_lists
 from gwctl.haproxy.desired import Pools, build_state
 from gwctl.haproxy.names import (
+    PLACEHOLDER,
     authorities_name,
     certificate_name,
     crt_list_name,
@@ -64,15 +65,39 @@ def names_of(pipeline: Pipeline) -> dict[str, str]:
     return {certificate_name(item.identity): item.secret.name for item in found}
 
 
-def shown(pipeline: Pipeline, name: str) -> set[str]:
-    """The Secrets of which HAProxy may show the certificate to a name, as its documentation has it."""
-    secrets = names_of(pipeline)
-    entries = only_list(pipeline)
-    for wanted in (name, f"*.{name.partition('.')[2]}" if "." in name else name, "*"):
-        found = {secrets[entry.certificate] for entry in entries if wanted in entry.filters}
+CLIENTS = (("ecdsa", "rsa"), ("rsa",), ("ecdsa",))
+"""What clients can verify, and prefer."""
+
+
+def find_shown(
+    entries: Iterable[CrtEntry], algorithms: Mapping[str, str], name: str, client: Iterable[str]
+) -> set[str]:
+    """The certificates of which HAProxy may show one to a client, as its source has it; none: it is refused."""
+    wildcard = f"*.{name.partition('.')[2]}"
+    for places in ((name, wildcard) if name else (), ("*",)):
+        found: dict[str, set[str]] = {}
+        for place in places:
+            of_place: dict[str, set[str]] = {}
+            for entry in entries:
+                if place in entry.filters and f"!{name}" not in entry.filters:
+                    of_place.setdefault(algorithms.get(entry.certificate, "neither"), set()).add(entry.certificate)
+            found = of_place | found
         if found:
-            return found
+            return next((found[kind] for kind in client if kind in found), set())
     return set()
+
+
+def algorithms_of(*pipelines: Pipeline) -> dict[str, str]:
+    """The kinds of the keys of certificates, by their names in HAProxy."""
+    found = (item for pipeline in pipelines for items in pipeline.graph.certificates.values() for item in items)
+    return {certificate_name(item.identity): item.algorithm for item in found}
+
+
+def shown(pipeline: Pipeline, name: str, *clients: tuple[str, ...]) -> set[str]:
+    """The Secrets of which HAProxy may show the certificate to a name, to any client if nothing is said of them."""
+    secrets, entries, algorithms = names_of(pipeline), only_list(pipeline), algorithms_of(pipeline)
+    shows = (find_shown(entries, algorithms, name, client) for client in clients or CLIENTS)
+    return {secrets[certificate] for found in shows for certificate in found}
 
 
 @pytest.mark.parametrize("slot", [None, 22001])
@@ -149,6 +174,64 @@ def test_keys_of_both_kinds_are_shown_for_one_name() -> None:
     assert shown(pipeline, "a.test") == {"ecdsa", "rsa"}
 
 
+EC, RSA = make_pair("b.a.test"), make_pair("x.a.test", algorithm="rsa")
+
+
+def test_a_wildcards_certificate_of_another_kind_is_not_shown_to_the_name_of_another_listener() -> None:
+    wild, exact = (
+        https_listener("wild", PORT, "ec", hostname="*.a.test"),
+        https_listener("exact", PORT, "rsa", hostname="x.a.test"),
+    )
+    pipeline = build([wild, exact], {"ec": EC, "rsa": RSA})
+    assert shown(pipeline, "x.a.test", ("ecdsa", "rsa")) == {"rsa"}
+    assert shown(pipeline, "x.a.test", ("ecdsa",)) == set()
+    assert shown(pipeline, "y.a.test") == {"ec"}
+    assert {entry.filters for entry in only_list(pipeline)} == {("!x.a.test", "*.a.test", "b.a.test"), ("x.a.test",)}
+
+
+@pytest.mark.parametrize("hostname", ["", "*.a.test", "x.a.test"])
+def test_of_keys_of_both_kinds_the_one_for_another_name_is_not_shown(hostname: str) -> None:
+    pipeline = build([https_listener("l", PORT, "rsa", "ec", hostname=hostname)], {"ec": EC, "rsa": RSA})
+    assert shown(pipeline, "x.a.test") == {"rsa"}
+    if hostname != "x.a.test":
+        assert shown(pipeline, "b.a.test") == {"ec"}
+        assert shown(pipeline, "y.a.test") == {"ec", "rsa"}
+
+
+@pytest.mark.parametrize(("missing", "other"), [("x.a.test", "*.a.test"), ("x.a.test", ""), ("*.a.test", "")])
+def test_a_name_of_a_listener_without_certificates_is_shown_none_of_another(missing: str, other: str) -> None:
+    listeners = [
+        https_listener("missing", PORT, "missing", hostname=missing),
+        https_listener("other", PORT, "one", hostname=other),
+    ]
+    for pair in (EC, RSA):
+        pipeline = build(listeners, {"one": pair}, "z.y.a.test")
+        assert shown(pipeline, "x.a.test") == set()
+        assert shown(pipeline, "b.x.a.test" if not other else "b.a.test") == {"one"}
+        if missing == "*.a.test":
+            assert shown(pipeline, "z.y.a.test") == set()
+
+
+def test_a_name_of_a_listener_without_certificates_is_refused_with_several_others() -> None:
+    """The wildcard leaves the name out, and then it is not one of those that have no entry."""
+    hostnames = {"missing": "x.a.test", "wild": "*.a.test", "any": ""}
+    listeners = [https_listener(name, PORT, name, hostname=hostname) for name, hostname in hostnames.items()]
+    pipeline = build(listeners, {"wild": make_pair("*.a.test"), "any": make_pair("*.test")})
+    assert [shown(pipeline, name) for name in ("x.a.test", "y.a.test", "b.test")] == [set(), {"wild"}, {"any"}]
+
+
+def test_what_a_wildcard_leaves_out_has_a_limit_and_the_first_listeners_go_first() -> None:
+    names = [f"{number}{'x' * 60}.{'y' * 60}.{'z' * 60}.a.test" for number in range(63)]
+    suffix = names[0].partition(".")[2]
+    hostnames = [f"*.{suffix}", *(f"{number}{'x' * 60}.{suffix}" for number in range(63))]
+    listeners = [https_listener(f"l{63 - index}", PORT, "no", hostname=name) for index, name in enumerate(hostnames)]
+    listeners[0]["tls"]["certificateRefs"][0]["name"] = "ec"
+    (entry,) = only_list(build(listeners, {"ec": EC}))
+    left_out = [name[1:] for name in entry.filters if name.startswith("!")]
+    assert sorted(left_out) == sorted(names[: len(left_out)])
+    assert EXCLUSION_LIMIT - 200 < len(" ".join(entry.filters)) < EXCLUSION_LIMIT + 200
+
+
 def test_a_name_that_belongs_to_another_listener_is_not_taken() -> None:
     pairs = {"both": make_pair("a.test", "b.test"), "b": make_pair("b.test")}
     listeners = [https_listener("any", PORT, "both"), https_listener("b", PORT, "b", hostname="b.test")]
@@ -209,7 +292,7 @@ def test_files_have_names_that_the_api_leaves_alone() -> None:
 def random_site(random: Random) -> Pipeline:
     """A Gateway whose listeners and certificates collide."""
     pairs = {
-        f"s{number}": make_pair(*names, serial=random.randint(1, 2))
+        f"s{number}": make_pair(*names, serial=random.randint(1, 2), algorithm=random.choice(("ecdsa", "rsa")))
         for number, names in enumerate(random.sample(SANS, random.randint(0, len(SANS))))
     }
     secrets = [*pairs, "missing"]
@@ -222,20 +305,26 @@ def random_site(random: Random) -> Pipeline:
 
 @settings(max_examples=200, deadline=None)
 @given(st.randoms(use_true_random=False))
-def test_whoever_has_a_certificate_for_a_name_shows_it(random: Random) -> None:
+def test_a_name_is_shown_a_certificate_of_its_own_listener_and_one_that_is_made_for_it(random: Random) -> None:
     pipeline = random_site(random)
     frontend = pipeline.routing.frontends[FrontendKey("default", "gateway", PORT)]
+    hostnames = {node.key: node.hostname for node in frontend.listeners}
     for name in NAMES:
         owner = frontend.owner(name)
         own = pipeline.graph.certificates[owner] if owner is not None else ()
-        fitting = {
-            item.secret.name
-            for item in own
-            if name in item.hostnames or f"*.{name.partition('.')[2]}" in item.hostnames
-        }
-        if fitting:
-            assert shown(pipeline, name) <= fitting, (name, owner)
-            assert shown(pipeline, name)
+        made = [item for item in own if {name, f"*.{name.partition('.')[2]}"}.intersection(item.hostnames)]
+        is_named = any(host.host == name for host in pipeline.routing.hosts[frontend.key].values())
+        is_near = owner is None or hostnames[owner] in ("", name, f"*.{name.partition('.')[2]}")
+        if made or is_named or is_near:
+            assert shown(pipeline, name) <= {item.secret.name for item in made or own}, (name, owner)
+            assert bool(shown(pipeline, name, CLIENTS[0])) == bool(own)
+
+
+def certificates_of(pipeline: Pipeline, host: str) -> Iterator[str]:
+    """Give the certificates of the listener that a name belongs to."""
+    owner = pipeline.routing.frontends[FrontendKey("default", "gateway", PORT)].owner(host)
+    if owner is not None:
+        yield from (certificate_name(item.identity) for item in pipeline.graph.certificates[owner])
 
 
 def states(plan: Plan, actual: State) -> Iterator[State]:
@@ -263,13 +352,24 @@ def states(plan: Plan, actual: State) -> Iterator[State]:
 @settings(max_examples=100, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_a_change_of_certificates_is_consistent_at_every_step(random: Random) -> None:
-    before = desired_state(random_site(random))
-    after = desired_state(random_site(random), before.state, before)
+    sites = [random_site(random) for _ in range(2)]
+    before = desired_state(sites[0])
+    after = desired_state(sites[1], before.state, before)
     plan = diff(after.state, before.state)
     reached = before.state
+    algorithms = algorithms_of(*sites)
+
+    def shown_by(state: State, list_name: str, host: str) -> set[str]:
+        shows = (find_shown(state.crt_lists[list_name], algorithms, host, client) for client in CLIENTS)
+        return {certificate for found in shows for certificate in found}
+
     for reached in states(plan, before.state):
         for name, entries in reached.crt_lists.items():
-            assert {entry.certificate for entry in entries} <= reached.certificates
+            assert {entry.certificate for entry in entries} <= {*reached.certificates, PLACEHOLDER}
+            for host in NAMES:
+                own = {name for site in sites for name in certificates_of(site, host)}
+                either = shown_by(before.state, name, host) | shown_by(after.state, name, host)
+                assert shown_by(reached, name, host) <= own | either, host
             if before.state.crt_lists[name] and after.state.crt_lists[name]:
                 assert entries
     assert plan.transaction is None

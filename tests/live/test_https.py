@@ -115,6 +115,48 @@ async def test_each_name_is_shown_the_certificate_that_is_made_for_it(
         assert await dataplane.reloads() == 1
 
 
+async def test_no_listener_shows_its_certificate_to_the_name_of_another(
+    dataplane: DataPlane, web: EchoBackend, tmp_path: Path
+) -> None:
+    port = free_port()
+    rsa, ecdsa = make_pair("a.wild.test", algorithm="rsa"), make_pair("a.wild.test")
+    hostnames = {"a": "a.wild.test", "gone": "gone.wild.test", "far": "far.test", "wild": "*.wild.test", "web": ""}
+    listeners = [https_listener(name, port, name, hostname=hostname) for name, hostname in hostnames.items()]
+    manifests = [*base(web, *listeners), WILD.secret("wild"), WEB.secret("web")]
+    shown: set[bytes | None] = set()
+
+    async def watch() -> None:
+        while True:
+            done = await shake_hands(port, "a.wild.test")
+            shown.add(done.certificate if done is not None else None)
+
+    async def check(pair: Pair | None) -> None:
+        await wait_for_certificate(port, "a.wild.test", pair.der if pair is not None else None)
+        for name in ("gone.wild.test", "far.test"):
+            assert await shake_hands(port, name) is None
+        for name, other in (("b.wild.test", WILD), ("any.test", WEB)):
+            done = await shake_hands(port, name)
+            assert done is not None
+            assert done.certificate == other.der
+
+    async with Gwctl(dataplane, tmp_path / "manifests", *manifests, rsa.secret("a")) as gwctl:
+        await check(rsa)
+        reloads = await dataplane.reloads()
+        watching = asyncio.create_task(watch())
+        for pair in (None, rsa, ecdsa, rsa, None, ecdsa, None, rsa):
+            await gwctl.apply("manifests.yaml", [*manifests, *([pair.secret("a")] if pair is not None else [])])
+            await check(pair)
+        watching.cancel()
+        await asyncio.wait([watching])
+        assert shown <= {rsa.der, ecdsa.der, None}
+        assert await dataplane.reloads() == reloads
+        await wait_for_files(dataplane, rsa, WILD, WEB)
+    await dataplane.restart_haproxy()
+    await check(rsa)
+    async with Gwctl(dataplane, tmp_path / "manifests", *manifests, rsa.secret("a")) as gwctl:
+        assert await gwctl.operations("certificates") == {}
+
+
 @pytest.mark.parametrize("tls_version", ["1.3", "1.2"])
 async def test_a_request_for_the_host_of_another_listener_is_misdirected(
     dataplane: DataPlane, web: EchoBackend, tmp_path: Path, tls_version: str
