@@ -214,10 +214,9 @@ class Executor:
     async def checkpoint(self, state: State, is_interrupted: Callable[[], bool]) -> bool:
         """Bring the files up to the state, so that a HAProxy that starts anew serves it; tell whether that was done.
 
-        It stops half way, which harms nothing, when more urgent work has come and ``is_interrupted`` says so.
+        It stops, with nothing stored but certificates, when more urgent work has come and ``is_interrupted`` says so.
         The surprising fact: servers reach the file without a reload by way of a transaction that is never committed.
         """
-        await self._store_tables(state)
         await self._certificates.store(state)
         version = await self._client.configuration_version()
         transaction = Transaction((), (), state)
@@ -226,27 +225,30 @@ class Executor:
             for section in await self._client.sections(SectionKind.BACKENDS)
         }
         slots = [(key, section) for key, section in _sections_to_write(transaction, existing) if key in existing]
-        if slots and not await self._store_servers(slots, version, is_interrupted):
+        text = await self._render(slots, version, is_interrupted) if slots else None
+        if slots and text is None:
             return False
+        await self._store_tables(state)
+        if text is not None:
+            await self._client.store_configuration(text, version)
         # Till now the file may have named what is deleted here, without which HAProxy would not start.
         await self._certificates.delete_stale(state)
         return True
 
-    async def _store_servers(
+    async def _render(
         self, slots: Iterable[tuple[SectionKey, Section | None]], version: int, is_interrupted: Callable[[], bool]
-    ) -> bool:
+    ) -> bytes | None:
+        """Give the configuration with these slots, None when interrupted."""
         identifier = await self._client.begin(version)
         try:
             for key, section in slots:
                 assert section is not None
                 if is_interrupted():
-                    return False
+                    return None
                 await self._client.put_section(key, section, existing=True, transaction=identifier)
-            text = await self._client.configuration_text(identifier)
+            return await self._client.configuration_text(identifier)
         finally:
             await self._drop(identifier)
-        await self._client.store_configuration(text, version)
-        return True
 
     async def _store_tables(self, state: State) -> None:
         stored = await self._client.stored("maps")

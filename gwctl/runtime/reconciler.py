@@ -56,6 +56,12 @@ log = logging.getLogger(__name__)
 _REFUSED_SECONDS = 60.0
 """How long a listener that HAProxy did not take is left out before it is tried again."""
 
+_CHECKPOINT_SECONDS = 10.0
+"""How long HAProxy's files may be behind before gwctl no longer waits for a quiet moment to bring them up to date."""
+
+_URGENT_CHECKPOINT_SECONDS = 60.0
+"""How long before changes wait for that."""
+
 _RETRY_CHECKPOINT_SECONDS = 30.0
 
 _REST_SECONDS = 120.0
@@ -108,7 +114,9 @@ class Reconciler:
         self._process: Process | None = None
         self._writes = 0
         self._seen = 0
-        self._saved = 0
+        # Nobody knows whether an earlier gwctl had brought the files up to date.
+        self._saved = -1
+        self._behind_since = 0.0
         self._retry_checkpoint = 0.0
         self._refused: dict[FrontendKey, str] = {}
         self._refused_certificates: dict[str, str] = {}
@@ -249,18 +257,26 @@ class Reconciler:
         return True
 
     async def checkpoint(self, is_interrupted: Callable[[], bool]) -> None:
-        """Bring HAProxy's files up to what it serves, once nothing was written since the call before.
+        """Bring HAProxy's files up to what it serves, once nothing was written since the call before, or in due time.
 
         A HAProxy that starts anew then comes up complete. Failing is no harm: the next call tries again.
         """
-        seen, self._seen = self._seen, self._writes
-        if self._saved == self._writes or seen != self._writes or time.monotonic() < self._retry_checkpoint:
+        is_quiet, self._seen = self._seen == self._writes, self._writes
+        now = time.monotonic()
+        if self._saved == self._writes or now < self._retry_checkpoint:
+            return
+        self._behind_since = self._behind_since or now
+        behind = now - self._behind_since
+        if not is_quiet and behind < _CHECKPOINT_SECONDS:
             return
         if self._desired is None or self._actual is None or self._executor is None:
             return
+        if behind >= _URGENT_CHECKPOINT_SECONDS:
+            is_interrupted = _never
         try:
             if await self._executor.checkpoint(self._desired.state, is_interrupted):
-                self._saved = seen
+                self._saved = self._writes
+                self._behind_since = 0.0
                 self._metrics.checkpoints.inc()
         except DataPlaneError as error:
             log.warning("cannot bring HAProxy's files up to date", extra={"error": str(error)})
@@ -468,6 +484,10 @@ def _table(operation: Operation) -> str:
 def _summary(plan: Plan) -> str:
     lines = str(plan).splitlines()
     return "; ".join(lines[:10]) + (f"; … {len(lines) - 10} more" if len(lines) > 10 else "")
+
+
+def _never() -> bool:
+    return False
 
 
 def _find_stale(invalid: Iterable[Invalid], snapshot: Snapshot) -> Mapping[Ref, tuple[Problem, ...]]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
+from gwctl.haproxy.names import Table
 from gwctl.routing.request import Request
+from gwctl.runtime import reconciler
 from tests.harness import BOOTSTRAP, DataPlane, EchoBackend, free_port
+from tests.http1 import fetch
 from tests.live.gateway import Gwctl, wait_for
 from tests.manifests import backend, endpoints, gateway, gateway_class, http_route, listener, prefix_rule, service
 
@@ -137,6 +143,41 @@ async def test_a_haproxy_that_starts_anew_serves_everything_from_its_files(
         await dataplane.restart_haproxy()
         await wait_for(port, more, status=200, backend="other")
         await wait_for(port, REQUEST, status=200, backend="web")
+
+
+async def test_files_follow_also_where_changes_never_end(
+    dataplane: DataPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "_CHECKPOINT_SECONDS", 2.0)
+    port = free_port()
+    async with EchoBackend("web") as web, running(dataplane, tmp_path / "m", port, web.port) as gwctl:
+        await gwctl.wait_for_checkpoint()
+        new = [http_route("new", [prefix_rule("/", backend("web"))], ("new.test",))]
+        await gwctl.apply("new.yaml", new)
+        async with asyncio.timeout(30):
+            number = 0
+            while "new.test" not in (dataplane.folder / "maps" / Table.HOSTS).read_text():
+                number += 1
+                busy = http_route("busy", [prefix_rule(f"/{number}", backend("web"))], ("busy.test",))
+                await gwctl.apply("busy.yaml", [busy])
+        await gwctl.stop()
+        await dataplane.restart_haproxy()
+        assert (await fetch(port, Request("GET", "new.test", "/"))).status == 200
+
+
+async def test_a_gwctl_that_starts_anew_brings_files_up_to_date_that_another_has_left(
+    dataplane: DataPlane, tmp_path: Path
+) -> None:
+    port = free_port()
+    async with EchoBackend("web") as web, running(dataplane, tmp_path / "m", port, web.port) as gwctl:
+        await gwctl.wait_for_checkpoint()
+        await gwctl.stop()
+        hosts = dataplane.folder / "maps" / Table.HOSTS
+        good = hosts.read_text()
+        hosts.write_text("# nothing\n")
+        await gwctl.start()
+        await gwctl.wait_for_checkpoint()
+        assert hosts.read_text() == good
 
 
 async def test_sections_of_others_stay_as_they_are(haproxy: Path, tmp_path: Path) -> None:
