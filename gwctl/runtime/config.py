@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from gwctl.api.gateway import CONTROLLER_PATTERN
 from gwctl.api.sensitive import Sensitive
-from gwctl.api.wire import is_label
+from gwctl.api.wire import is_label, is_subdomain
 from gwctl.haproxy.program import Listening
 
 ENVIRONMENT_PREFIX = "GWCTL_"
@@ -129,12 +129,16 @@ class Config(BaseModel):
     tcp_listeners: int = Field(
         16, ge=1, le=5_000, description="how many ports of Gateways with TCP fit before HAProxy is reloaded"
     )
-    namespaces: Annotated[tuple[str, ...], BeforeValidator(_list)] = Field(
-        (), description="the namespaces to watch, separated by commas; all when empty"
+    namespaces: Annotated[
+        tuple[Annotated[str, _check(is_label, "names of namespaces")], ...], BeforeValidator(_list)
+    ] = Field((), description="the namespaces to watch, separated by commas; all when empty")
+    pod_namespace: Annotated[str, _check(lambda text: not text or is_label(text), "the name of a namespace")] = Field(
+        "", description="gwctl's own namespace, for Gateways' Services and the Lease"
     )
-    pod_namespace: str = Field("", description="gwctl's own namespace, for Gateways' Services and the Lease")
     identity: str = Field("", description="this replica's name in the Lease; the host's name when empty")
-    lease_name: str = Field("gwctl", description="the Lease by which replicas choose a leader")
+    lease_name: Annotated[str, _check(is_subdomain, "the name of a Lease")] = Field(
+        "gwctl", description="the Lease by which replicas choose a leader"
+    )
     gateway_service_type: Literal["LoadBalancer", "ClusterIP", "NodePort", "none"] = Field(
         "LoadBalancer",
         description="the type of the Service that each Gateway gets; none: listeners bind their own ports",

@@ -89,6 +89,9 @@ def test_the_file_may_be_named_by_a_variable(tmp_path: Path) -> None:
         ({"metrics_address": ":99999"}, {}, "", "--metrics-address: must be HOST:PORT or :PORT"),
         ({"gateway_controller_name": "gwctl"}, {}, "", "--gateway-controller-name: must be a DNS name, '/' and a path"),
         ({"proxy_protocol_from": "::1,10.0.0.1/8"}, {}, "", "--proxy-protocol-from: must be networks such as"),
+        ({"namespaces": "a,B"}, {}, "", "--namespaces: must be names of namespaces"),
+        ({}, {"GWCTL_POD_NAMESPACE": "a.b"}, "", "GWCTL_POD_NAMESPACE: must be the name of a namespace"),
+        ({}, {}, "lease-name: a/b", "lease-name: must be the name of a Lease"),
         ({"dataplane_password": "a", "dataplane_password_file": "b"}, {}, "", "exclude each other"),
     ],
 )
