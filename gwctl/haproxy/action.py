@@ -29,6 +29,15 @@ def answer(status: int, condition: str) -> Rule:
     return when({"type": "return", "return_status_code": status}, condition)
 
 
+def find_slot_again(services: str, condition: str = "") -> Rule:
+    """Find the chosen Service's slot after a wait, when it may be another's. A Service that is gone is answered 503."""
+    return set_variable("backend", f"var(txn.target),map_str({services},{_NO_SLOT})", condition)
+
+
+_NO_SLOT = "gwctl-none"
+"""No backend has this name."""
+
+
 def lua(action: str, condition: str) -> Rule:
     """Run an action of ``gwctl.lua``."""
     return when({"type": "lua", "lua_action": action}, condition)

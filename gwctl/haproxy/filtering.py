@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from gwctl.haproxy import grpc, loop
-from gwctl.haproxy.action import Rule, answer, count_requests, found, lua, set_header, set_variable, when
+from gwctl.haproxy.action import (
+    Rule,
+    answer,
+    count_requests,
+    find_slot_again,
+    found,
+    lua,
+    set_header,
+    set_variable,
+    when,
+)
 from gwctl.haproxy.encoding import encode_header_names
 from gwctl.haproxy.names import LOST_COPIES, Table
 from gwctl.routing.effect import CORS_HEADERS
@@ -51,21 +61,12 @@ def filter_request(files: Files) -> Iterator[Rule]:
     # Calls of gRPC are never repeated: they may be streams, and tell what became of them in trailers.
     yield set_variable("retry", "var(txn.row),field(7,|)", f"{{ var(txn.row),field(7,|) -m len gt 0 }} !{grpc.IS_GRPC}")
     yield from _await_body()
-    yield _find_slot(files(Table.SERVICES))
+    yield find_slot_again(files(Table.SERVICES))
     yield lua("gwctl_mirror", found("mirrors"))
     yield from count_requests(LOST_COPIES, "str(all)", found("copy_lost"))
     yield from _change_request()
     yield set_variable("timeouts", "var(txn.row),field(4,|)", "{ var(txn.row),field(4,|) -m len gt 0 }")
     yield from loop.enter()
-
-
-def _find_slot(services: str) -> Rule:
-    """Find the chosen Service's slot anew: it may be another's after a long wait. A Service that is gone is 503."""
-    return set_variable("backend", f"var(txn.target),map_str({services},{_NO_SLOT})")
-
-
-_NO_SLOT = "gwctl-none"
-"""No backend has this name."""
 
 
 def change_copy(files: Files) -> Iterator[Rule]:

@@ -19,6 +19,7 @@ from gwctl.haproxy.action import (
     Rule,
     answer,
     count_requests,
+    find_slot_again,
     found,
     lua,
     set_header,
@@ -102,11 +103,11 @@ def leave(services: str, filters: str) -> Iterator[Rule]:
     yield set_variable("timeouts", f"str({COPY_MILLISECONDS}:{COPY_CONNECT_MILLISECONDS})", _COPY)
     yield set_variable("timeouts", f"str({COPY_MILLISECONDS}:{COPY_CONNECT_MILLISECONDS})", _ASK)
     yield when({"type": "allow"}, _ASK)
-    yield from _attempt()
+    yield from _attempt(services)
     yield when({"type": "allow"}, _ATTEMPT)
 
 
-def _attempt() -> Iterator[Rule]:
+def _attempt(services: str) -> Iterator[Rule]:
     """Pause before an attempt that is not the first, and wait for its answer no longer than the deadline allows."""
     yield set_variable("timeouts", "var(txn.row),field(4,|)", f"{_ATTEMPT} {{ var(txn.row),field(4,|) -m len gt 0 }}")
     yield set_variable("retry", "var(txn.row),field(7,|)", _ATTEMPT)
@@ -119,6 +120,7 @@ def _attempt() -> Iterator[Rule]:
     yield set_variable("pause", pause, again)
     yield set_variable("pause", "var(txn.rest)", f"{again} {_LIMITED} {{ var(txn.rest),sub(txn.pause) lt 0 }}")
     yield when({"type": "pause", "expr": "var(txn.pause)"}, again)
+    yield find_slot_again(services, again)
     yield from _find_rest()
     yield set_variable("late", "bool(true)", _NOTHING_LEFT)
     yield answer(504, found("late"))

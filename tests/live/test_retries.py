@@ -10,6 +10,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import pytest
+
 from gwctl.routing.request import Request
 from tests.harness import DataPlane, EchoBackend, TcpServer, free_port
 from tests.http1 import Connection, fetch, websocket
@@ -243,6 +245,38 @@ async def test_what_is_never_there_is_an_error_in_the_end(dataplane: DataPlane, 
         answers = [await fetch(site.port, get(where)) for where in ("/closed", "/idle", "/gone")]
         assert [answer.status for answer in answers] == [503, 503, 500]
         assert [answer.body for answer in answers[:2]] == 2 * [b"503 Service Unavailable\n"]
+
+
+async def test_a_slot_that_changed_hands_during_a_pause_gets_no_attempt_of_another_service(
+    dataplane: DataPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gwctl.runtime.reconciler._REST_SECONDS", 0.0)
+    asked = asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        writer.write(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    old = await asyncio.start_server(refuse, "127.0.0.1", free_port())
+
+    def manifests(name: str, port: int) -> list[Manifest]:
+        rules = [rule("/", 1, 503, backoff="4s", backendRefs=[backend(name)])]
+        return [http_route("r", rules), service(name), *endpoints(name, [("127.0.0.1", port)])]
+
+    async with (
+        old,
+        EchoBackend("new") as new,
+        running(dataplane, tmp_path, *manifests("old", old.sockets[0].getsockname()[1])) as site,
+        asyncio.timeout(30),
+    ):
+        request = asyncio.create_task(fetch(site.port, get("/")))
+        await asked.wait()
+        await site.apply(service("flaky"))
+        await site.apply(*manifests("new", new.port))
+        assert (await request).status == 503
+        assert new.requests == 0
 
 
 async def test_a_websocket_passes(dataplane: DataPlane, tmp_path: Path) -> None:
