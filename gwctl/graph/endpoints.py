@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from gwctl.api.endpointslice import EndpointSlice
 from gwctl.api.ref import Ref
-from gwctl.graph.node import Endpoint, ServicePort
+from gwctl.api.wire import BackendObjectReference
+from gwctl.graph.backendref import resolve_backend
+from gwctl.graph.node import Endpoint, Graph, ServicePort
 from gwctl.snapshot import Snapshot
 
 
@@ -32,6 +34,18 @@ def resolve_endpoints(snapshot: Snapshot, service_port: ServicePort) -> tuple[En
     found = [(address, port, False) for address, port in ready]
     found += [(address, port, True) for address, port in leaving - ready]
     return tuple(Endpoint(*item) for item in sorted(found))
+
+
+def resolve_left(graph: Graph, service_port: ServicePort) -> tuple[Endpoint, ...] | None:
+    """The endpoints of a port that routes have left; None where it is gone or is another now, as by a policy."""
+    assert graph.index is not None
+    snapshot, policies = graph.index.snapshot, graph.index.policies
+    # A TLSRoute of the Service's own namespace may refer to it whatever its protocol is.
+    route = Ref("TLSRoute", service_port.namespace, "")
+    reference = BackendObjectReference(name=service_port.name, port=service_port.port)
+    if resolve_backend(snapshot, policies, route, reference, "").service != service_port:
+        return None
+    return resolve_endpoints(snapshot, service_port)
 
 
 def _read_slice(

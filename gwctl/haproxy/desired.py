@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from gwctl.api.sensitive import Sensitive
 from gwctl.graph.gatewayservice import SLOT_RANGES, Mode
@@ -23,7 +24,7 @@ from gwctl.haproxy.program import (
     program_sections,
     slot_section,
 )
-from gwctl.haproxy.slot import MODES, NOTHING, allocate, size_listener_pools, size_pools
+from gwctl.haproxy.slot import MODES, allocate, size_listener_pools, size_pools
 from gwctl.haproxy.state import (
     CrtList,
     Protocol,
@@ -36,7 +37,7 @@ from gwctl.haproxy.state import (
     State,
     server_name,
 )
-from gwctl.haproxy.table import Tables, build_server_tls, key_mode, service_protocol
+from gwctl.haproxy.table import Tables, Upstream, build_server_tls, key_mode, service_protocol
 from gwctl.routing.virtualhost import Routing
 
 
@@ -65,9 +66,26 @@ class Pools:
         }
 
 
+class Resting(NamedTuple):
+    """A slot that a Service has left a moment ago, which goes to no other.
+
+    ``upstream``: what requests that chose it before still find there, at ``endpoints``; None: nothing.
+    """
+
+    slot: str
+    upstream: Upstream | None = None
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+NONE_RESTING: Mapping[str, Resting] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """A desired state with what it was built from, so that the next one repeats only what has changed."""
+    """A desired state with what it was built from, so that the next one repeats only what has changed.
+
+    ``services``: those of the tables, and those that rest.
+    """
 
     state: State
     routing: Routing
@@ -75,6 +93,7 @@ class Desired:
     listener_sizes: Mapping[Mode, int]
     refused: frozenset[str]
     tables: Tables
+    services: Mapping[str, Upstream]
     tls: Mapping[str, ServerTLS]
     crt_lists: CrtLists
 
@@ -87,32 +106,45 @@ def build_state(
     pools: Pools,
     previous: Desired | None = None,
     refused: frozenset[str] = frozenset(),
-    resting: Mapping[str, str] = NOTHING,
+    resting: Mapping[str, Resting] = NONE_RESTING,
 ) -> Desired:
     """Build the desired state; parts that ``previous`` has for the same input are taken from it.
 
     ``refused``: the names of certificates and sets of authorities that HAProxy did not take, which are left out; so are
     the servers that would need one, so that requests for them fail. ``resting``: slots to which requests may still be
-    on their way, by the keys of the Services that have left them, so that no other gets them.
+    on their way, by the keys of the Services that have left them.
     """
     slots = (name for kind, name in actual.sections if kind is SectionKind.BACKENDS)
     held = actual.tables.get(Table.SERVICES, {})
-    sizes = size_pools(slots, tables.services, held, {"http": pools.http, "tcp": pools.tcp}, resting)
+    left = {key: item for key, item in resting.items() if key not in tables.services}
+    services = {
+        **{key: item.upstream for key, item in left.items() if item.upstream is not None},
+        **tables.services,
+    }
+    rests = {key: item.slot for key, item in resting.items()}
+    sizes = size_pools(slots, tables.services, held, {"http": pools.http, "tcp": pools.tcp}, rests)
     if (
         previous is not None
         and previous.state.tables[Table.SERVICES] is held
         and previous.sizes == sizes
-        and held.keys() == tables.services.keys()
+        and held.keys() == services.keys()
     ):
         allocation = held
     else:
-        allocation = allocate(tables.services, held, sizes, resting)
-    tls = _build_tls(tables, previous)
+        given = allocate(tables.services, held, sizes, rests)
+        taken = set(given.values()) if left else set()
+        allocation = {
+            **given,
+            **{key: left[key].slot for key in services.keys() - given.keys() if left[key].slot not in taken},
+        }
+    tls = _build_tls(services, previous)
     servers = {
         slot: {}
         if key in tls and _is_refused(tls[key], refused)
-        else _servers_before(key, slot, tables.services[key].service, routing, previous)
-        or _build_servers(routing.endpoints.get(tables.services[key].service, ()), service_protocol(key), tls.get(key))
+        else _build_servers(left[key].endpoints, service_protocol(key), tls.get(key))
+        if key in left
+        else _servers_before(key, slot, services[key].service, routing, previous)
+        or _build_servers(routing.endpoints.get(services[key].service, ()), service_protocol(key), tls.get(key))
         for key, slot in allocation.items()
     }
     frontends = (name for kind, name in actual.sections if kind is SectionKind.FRONTENDS)
@@ -137,16 +169,16 @@ def build_state(
         tables.changes,
         crt_lists=crt_lists.lists,
         tls={item.identity: item for item in tls.values()},
-        **_build_held(tables, tls, crt_lists, refused),
+        **_build_held(services, tls, crt_lists, refused),
     )
-    return Desired(state, routing, sizes, listener_sizes, refused, tables, tls, crt_lists)
+    return Desired(state, routing, sizes, listener_sizes, refused, tables, services, tls, crt_lists)
 
 
-def _build_tls(tables: Tables, previous: Desired | None) -> Mapping[str, ServerTLS]:
+def _build_tls(services: Mapping[str, Upstream], previous: Desired | None) -> Mapping[str, ServerTLS]:
     """Give the TLS of the servers of each key of ``services`` that has any."""
-    if previous is not None and previous.tables.services == tables.services:
+    if previous is not None and previous.services == services:
         return previous.tls
-    found = ((key, build_server_tls(item, key_mode(key))) for key, item in tables.services.items() if item.has_tls)
+    found = ((key, build_server_tls(item, key_mode(key))) for key, item in services.items() if item.has_tls)
     return {key: tls for key, tls in found if tls is not None}
 
 
@@ -155,13 +187,13 @@ def _is_refused(tls: ServerTLS, refused: Collection[str]) -> bool:
 
 
 def _build_held(
-    tables: Tables, tls: Mapping[str, ServerTLS], crt_lists: CrtLists, refused: Collection[str]
+    services: Mapping[str, Upstream], tls: Mapping[str, ServerTLS], crt_lists: CrtLists, refused: Collection[str]
 ) -> dict[str, Any]:
     """Give the names of all certificates and sets of authorities that HAProxy must hold, and what is in them."""
     pems = {**crt_lists.certificates, **crt_lists.authorities}
     certificates, authorities = set(crt_lists.certificates), set(crt_lists.authorities)
     for key, item in tls.items():
-        upstream = tables.services[key]
+        upstream = services[key]
         if _is_refused(item, refused):
             continue
         if upstream.client is not None:

@@ -21,9 +21,10 @@ from gwctl.dataplane.executor import Executor
 from gwctl.dataplane.reader import read_layout, read_state
 from gwctl.graph.certificateref import check_validity, served_secrets
 from gwctl.graph.clientcertificate import FRONTEND
+from gwctl.graph.endpoints import resolve_left
 from gwctl.graph.node import Graph, ListenerKey, Problem
 from gwctl.graph.problem import authorities_refused, certificate_refused, fall_back, listener_not_programmed
-from gwctl.haproxy.desired import Desired, Pools, build_state
+from gwctl.haproxy.desired import Desired, Pools, Resting, build_state
 from gwctl.haproxy.names import (
     LOST_COPIES,
     SYSTEM_AUTHORITIES,
@@ -46,6 +47,7 @@ from gwctl.haproxy.plan import (
 )
 from gwctl.haproxy.program import ANYWHERE, Layout, Listening, frontend_sections
 from gwctl.haproxy.state import State
+from gwctl.haproxy.table import Upstream
 from gwctl.routing.virtualhost import Frontend, FrontendKey
 from gwctl.runtime.metrics import Metrics
 from gwctl.runtime.pipeline import Pipeline, advance
@@ -65,11 +67,19 @@ _URGENT_CHECKPOINT_SECONDS = 60.0
 _RETRY_CHECKPOINT_SECONDS = 30.0
 
 _REST_SECONDS = 120.0
-"""How long a slot that a Service has left is given to no other: no request waits longer between its choice of one and
-a connection to a server there (60 s for a body, then four attempts to connect)."""
+"""How long a Service that routes have left is kept for requests that chose it before and wait: for a body, an answer of
+ExternalAuth, a pause between attempts. For as long again its slot is given to no other, for those that connect."""
 
 _ROUNDS = 5
 """How often one run plans anew before it gives up: a transaction and its sequel take two."""
+
+
+class Rest(NamedTuple):
+    """A slot that a Service has left, until when it is kept, and what for: see `Resting`."""
+
+    slot: str
+    until: float
+    upstream: Upstream | None
 
 
 class NotConverging(Exception):
@@ -121,7 +131,7 @@ class Reconciler:
         self._refused: dict[FrontendKey, str] = {}
         self._refused_certificates: dict[str, str] = {}
         self._retry_refused = 0.0
-        self._resting: dict[str, tuple[str, float]] = {}
+        self._resting: dict[str, Rest] = {}
         self._reported: frozenset[Problem | Invalid] = frozenset()
         self._stale: Mapping[Ref, tuple[Problem, ...]] = {}
 
@@ -166,6 +176,7 @@ class Reconciler:
         """Bring HAProxy to the desired state and read back what was written."""
         assert self._pipeline is not None
         started = time.perf_counter()
+        self._end_rests()
         try:
             await self._converge()
         except (ReloadFailed, Refused) as error:
@@ -240,6 +251,9 @@ class Reconciler:
             return False
         if (self._refused or self._refused_certificates) and time.monotonic() > self._retry_refused:
             self._refused, self._refused_certificates = {}, {}
+            await self.apply()
+            return True
+        if self._end_rests():
             await self.apply()
             return True
         self._actual = observation.state
@@ -386,15 +400,35 @@ class Reconciler:
         )
         return diff(self._desired.state, self._actual)
 
-    def _rest(self) -> Mapping[str, str]:
+    def _rest(self) -> Mapping[str, Resting]:
         """Give the slots that Services have left of late, by key."""
         assert self._pipeline is not None and self._actual is not None
+        held, wanted = self._actual.tables.get(Table.SERVICES, {}), self._pipeline.tables.services
+        before = self._desired.tables.services if self._desired is not None else {}
+        until = time.monotonic() + _REST_SECONDS
+        for key in held.keys() - wanted.keys():
+            if key in before or key not in self._resting:
+                self._resting[key] = Rest(held[key], until, before.get(key))
+        return {key: self._resting_now(rest) for key, rest in self._resting.items()}
+
+    def _resting_now(self, rest: Rest) -> Resting:
+        """Leave out Services that are others now, and those that are shown what no Gateway shows any more."""
+        assert self._pipeline is not None
+        graph, upstream = self._pipeline.graph, rest.upstream
+        if upstream is None or upstream.client not in (None, *graph.client_certificates.values()):
+            return Resting(rest.slot)
+        found = resolve_left(graph, upstream.service)
+        return Resting(rest.slot) if found is None else Resting(rest.slot, upstream, found)
+
+    def _end_rests(self) -> bool:
+        """Give up the Services that nobody waits for any more; tell whether there were any."""
         now = time.monotonic()
-        held = self._actual.tables.get(Table.SERVICES, {})
-        left = {key: slot for key, slot in held.items() if key not in self._pipeline.tables.services}
-        self._resting |= {key: (slot, now + _REST_SECONDS) for key, slot in left.items()}
-        self._resting = {key: (slot, until) for key, (slot, until) in self._resting.items() if until > now}
-        return {key: slot for key, (slot, _) in self._resting.items()}
+        ended = {key: rest for key, rest in self._resting.items() if rest.until <= now}
+        for key, rest in ended.items():
+            del self._resting[key]
+            if rest.upstream is not None:
+                self._resting[key] = Rest(rest.slot, now + _REST_SECONDS, None)
+        return any(rest.upstream is not None for rest in ended.values())
 
     async def _read(self) -> State:
         if self._executor is None:

@@ -294,7 +294,9 @@ async def test_a_slot_that_changed_hands_while_a_request_waited_gets_none_of_ano
         slots = (await dataplane.runtime(f"show map {dataplane.folder}/maps/{Table.SERVICES}")).splitlines()
         request = asyncio.create_task(fetch(site.port, get("/")))
         await asked.wait()
+        # The Service goes with the routes; with the next change its slot is free.
         await site.apply(service("authority"))
+        await site.apply(service("authority"), service("another"))
         await site.apply(*manifests("new", new.port))
         released.set()
         assert (await request).status == 503

@@ -273,7 +273,9 @@ async def test_a_slot_that_changed_hands_during_a_pause_gets_no_attempt_of_anoth
     ):
         request = asyncio.create_task(fetch(site.port, get("/")))
         await asked.wait()
+        # The Service goes with the routes; with the next change its slot is free.
         await site.apply(service("flaky"))
+        await site.apply(service("flaky"), service("another"))
         await site.apply(*manifests("new", new.port))
         assert (await request).status == 503
         assert new.requests == 0

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
+import pytest
 
+from gwctl.api.parse import Resource
 from gwctl.api.ref import Ref
 from gwctl.dataplane.client import Client
 from gwctl.dataplane.reader import read_state
 from gwctl.graph.gatewayservice import service_ref
 from gwctl.haproxy.desired import Pools
-from gwctl.haproxy.names import listener_slot_port
+from gwctl.haproxy.names import Table, listener_slot_port
 from gwctl.haproxy.program import Listening
 from gwctl.routing.request import Request
 from gwctl.runtime.metrics import Metrics
@@ -157,7 +159,7 @@ async def test_slots_listen_on_ipv6_where_that_is_asked_for(dataplane: DataPlane
         assert await dataplane.worker() == worker
 
 
-async def test_a_request_on_its_way_meets_no_server_of_a_service_that_comes_meanwhile(
+async def test_a_request_on_its_way_meets_the_service_that_it_has_chosen_and_none_that_comes_meanwhile(
     dataplane: DataPlane, tmp_path: Path
 ) -> None:
     async with EchoBackend("one") as one, EchoBackend("other") as other, serving(dataplane, tmp_path) as site:
@@ -180,4 +182,51 @@ async def test_a_request_on_its_way_meets_no_server_of_a_service_that_comes_mean
         async with asyncio.timeout(30):
             answer = await reader.read()
         writer.close()
-        assert answer.startswith(b"HTTP/1.1 503 "), answer[:200]
+        assert answer.startswith(b"HTTP/1.1 200 ") and b'"name": "one"' in answer, answer[:200]
+
+
+def _led_to(name: str) -> dict[Ref, Resource]:
+    services = [manifest for of in ("one", "two") for manifest in (service(of), *endpoints(of, [("127.0.0.1", 9)]))]
+    route = http_route("r", [prefix_rule("/", backend(name))])
+    return parse([gateway_class(), gateway([listener("http", 80)], address="127.0.0.2"), route, *services])
+
+
+async def _served(client: Client) -> dict[str, list[str]]:
+    """Give the states of the servers of each Service that HAProxy knows."""
+    state = await read_state(client)
+    slots = {key.split("/")[1]: slot for key, slot in state.tables[Table.SERVICES].items()}
+    return {name: [server.state for server in state.servers.get(slot, {}).values()] for name, slot in slots.items()}
+
+
+async def test_a_service_that_routes_have_left_stays_for_those_that_wait_and_is_no_drift_when_it_goes(
+    dataplane: DataPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gwctl.runtime.reconciler._REST_SECONDS", 0.0)
+    metrics = Metrics()
+    async with Client(dataplane.url, dataplane.username, dataplane.password) as client:
+        reconciler = Reconciler(client, CONTROLLER, Pools(4, 4), metrics)
+        for name in ("one", "two"):
+            reconciler.update(_led_to(name))
+            await reconciler.apply()
+        assert await _served(client) == {"one": ["ready"], "two": ["ready"]}
+        observation = await reconciler.observe()
+        assert observation is not None
+        assert await reconciler.repair(observation)
+        assert await _served(client) == {"two": ["ready"]}
+        assert not next(iter(metrics.drift_repaired.collect())).samples
+
+
+async def test_of_a_service_that_routes_have_left_endpoints_and_itself_go_when_they_are_gone(
+    dataplane: DataPlane,
+) -> None:
+    async with Client(dataplane.url, dataplane.username, dataplane.password) as client:
+        reconciler = Reconciler(client, CONTROLLER, Pools(4, 4), Metrics())
+        for name in ("one", "two"):
+            reconciler.update(_led_to(name))
+            await reconciler.apply()
+        reconciler.update({Ref("EndpointSlice", "default", "one-9"): None})
+        await reconciler.apply()
+        assert await _served(client) == {"one": ["maint"], "two": ["ready"]}
+        reconciler.update({Ref("Service", "default", "one"): None})
+        await reconciler.apply()
+        assert await _served(client) == {"two": ["ready"]}
