@@ -23,8 +23,8 @@ from gwctl.api.wire import (
     Violation,
     Wire,
     check_backend_port,
+    check_matches,
     check_parent_refs,
-    check_rules,
 )
 
 _SERVICE = re.compile(r"\.?[A-Za-z_][A-Za-z_0-9]*(\.[A-Za-z_][A-Za-z_0-9]*)*")
@@ -100,7 +100,7 @@ class GRPCRoute(Object):
     def check(self) -> list[Violation]:
         found = super().check()
         found += check_parent_refs(self.spec.parent_refs, ("spec", "parentRefs"))
-        found += check_rules([(rule.name, len(rule.matches)) for rule in self.spec.rules])
+        found += check_matches(len(rule.matches) for rule in self.spec.rules)
         for index, rule in enumerate(self.spec.rules):
             _check_rule(rule, ("spec", "rules", index), found)
         return found

@@ -80,7 +80,6 @@ _PATTERN_MESSAGES = {
     wire.GROUP_PATTERN: "must be empty or a lowercase DNS name",
     wire.KIND_PATTERN: "must be letters, digits and '-', beginning with a letter",
     wire.HEADER_NAME_PATTERN: "must be a token as RFC 9110 defines it: letters, digits and !#$%&'*+-.^_`|~",
-    wire.HEADER_VALUE_PATTERN: "must be printable ASCII, with single spaces or tabs inside only",
     wire.DURATION_PATTERN: "must be a duration such as 1h30m, 10s or 500ms",
     CONTROLLER_PATTERN: "must be a DNS name, '/' and a path",
 }

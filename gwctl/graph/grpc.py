@@ -13,7 +13,7 @@ import pcre2
 
 from gwctl.api.grpcroute import GRPCMethodMatch, GRPCRouteMatch, GRPCRouteRule
 from gwctl.api.httproute import HTTPRouteRule
-from gwctl.graph.validate import MATCH_LIMIT, Refusal, check_rule, find_refused, regex_error
+from gwctl.graph.validate import MATCH_LIMIT, Refusal, check_header_match, check_rule, find_refused, regex_error
 
 METHOD_LIMIT = 1024
 """Longest service and method together: as long as the path of an HTTPRoute."""
@@ -56,9 +56,7 @@ def _check_match(match: GRPCRouteMatch, field: str, found: list[Refusal]) -> Non
     if match.method is not None:
         _check_method(match.method, f"{field}.method", found)
     for index, header in enumerate(match.headers):
-        error = regex_error(header.value) if header.type == "RegularExpression" else None
-        if error is not None:
-            found.append(Refusal(f"{field}.headers[{index}].value", error))
+        check_header_match(header, f"{field}.headers[{index}].value", found)
     texts = [text for header in match.headers for text in (header.name, header.value)]
     if match.method is not None and match.method.type == "RegularExpression":
         texts.append(method_pattern(match.method))

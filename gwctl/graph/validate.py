@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import pcre2
 
-from gwctl.api.grpcroute import GRPCRouteRule
+from gwctl.api.grpcroute import GRPCHeaderMatch, GRPCRouteRule
 from gwctl.api.httproute import (
     FILTER_FIELDS,
     HTTPCORSFilter,
@@ -70,6 +70,8 @@ Match = TypeVar("Match")
 
 _HEADER_NAME = re.compile(HEADER_NAME_PATTERN[1:-1])
 _PRINTABLE = re.compile(r"[!-~]*")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_END_OF_LINE = re.compile(r"[\0\r\n]")
 
 
 class Refusal(NamedTuple):
@@ -151,8 +153,7 @@ def _check_match(match: HTTPRouteMatch, field: str, found: list[Refusal]) -> Non
     if match.path.type == "RegularExpression":
         _check_regex(match.path.value, f"{field}.path.value", found)
     for index, header in enumerate(match.headers):
-        if header.type == "RegularExpression":
-            _check_regex(header.value, f"{field}.headers[{index}].value", found)
+        check_header_match(header, f"{field}.headers[{index}].value", found)
     for index, parameter in enumerate(match.query_params):
         if parameter.type == "RegularExpression":
             _check_regex(parameter.value, f"{field}.queryParams[{index}].value", found)
@@ -161,6 +162,14 @@ def _check_match(match: HTTPRouteMatch, field: str, found: list[Refusal]) -> Non
             f"is longer than {MATCH_LIMIT} bytes when its values are percent-encoded, which is all that HAProxy takes"
         )
         found.append(Refusal(field, message))
+
+
+def check_header_match(header: HTTPHeaderMatch | GRPCHeaderMatch, field: str, found: list[Refusal]) -> None:
+    """Check the value that a header must have; the CRDs let any text through."""
+    if header.type == "RegularExpression":
+        _check_regex(header.value, field, found)
+    elif _END_OF_LINE.search(header.value):
+        found.append(Refusal(field, "must not contain NUL or newline characters"))
 
 
 def _encoded_length(match: HTTPRouteMatch) -> int:
@@ -264,6 +273,10 @@ def _check_headers(modifier: HTTPHeaderFilter, field: str, found: list[Refusal])
             if header.name.lower() in MESSAGE_HEADERS:
                 message = f"{header.name} belongs to the connection, not to the route"
                 found.append(Refusal(f"{field}.{action}[{index}].name", message))
+            if _CONTROL.search(header.value):
+                # HAProxy would send it as it is: a new line begins another header.
+                message = "must not contain control characters other than tabs"
+                found.append(Refusal(f"{field}.{action}[{index}].value", message))
 
 
 def _check_host(modifier: HTTPHeaderFilter, field: str, found: list[Refusal]) -> None:
@@ -286,7 +299,9 @@ def _headers_length(filters: Iterable[HTTPRouteFilter], kind: str) -> int:
     for item in filters:
         modifier: HTTPHeaderFilter | None = getattr(item, FILTER_FIELDS[kind][0])
         if modifier is not None:
-            length += sum(len(header.name) + len(header.value) + 6 for header in (*modifier.set, *modifier.add))
+            length += sum(
+                len(header.name) + len(header.value.encode()) + 6 for header in (*modifier.set, *modifier.add)
+            )
             length += sum(len(name) + 3 for name in modifier.remove)
     return length
 

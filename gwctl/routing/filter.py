@@ -15,6 +15,7 @@ from gwctl.api.httproute import (
     HTTPAuthConfig,
     HTTPCORSFilter,
     HTTPExternalAuthFilter,
+    HTTPHeader,
     HTTPHeaderFilter,
     HTTPPathModifier,
     HTTPRequestMirrorFilter,
@@ -263,11 +264,12 @@ def _build_cors(cors: HTTPCORSFilter) -> Cors:
 
 
 def _build_header_filter(modifier: HTTPHeaderFilter) -> HeaderFilter:
-    return HeaderFilter(
-        tuple((header.name, header.value) for header in modifier.set),
-        tuple((header.name, header.value) for header in modifier.add),
-        modifier.remove,
-    )
+    return HeaderFilter(_pairs(modifier.set), _pairs(modifier.add), modifier.remove)
+
+
+def _pairs(headers: Iterable[HTTPHeader]) -> tuple[tuple[str, str], ...]:
+    """Spaces around a value are no part of it (RFC 9110, section 5.5), and HTTP/2 does not allow them there."""
+    return tuple((header.name, header.value.strip(" \t")) for header in headers)
 
 
 def _build_redirect(redirect: HTTPRequestRedirectFilter) -> Redirect:

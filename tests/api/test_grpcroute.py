@@ -99,7 +99,6 @@ HEADERS = "{type: RequestHeaderModifier, requestHeaderModifier: {remove: [x]}}"
         ("rules: [{matches: [{headers: [{name: 'a b', value: x}]}]}]", "spec.rules[0].matches[0].headers[0].name"),
         ("rules: [{matches: [{headers: [{name: a, value: ''}]}]}]", "spec.rules[0].matches[0].headers[0].value"),
         ("rules: [{matches: [{headers: [{name: a}]}]}]", "spec.rules[0].matches[0].headers[0].value"),
-        ("rules: [{name: a}, {name: a}]", "spec.rules[1].name"),
         (f"rules: [{{filters: [{HEADERS}, {HEADERS}]}}]", "spec.rules[0].filters"),
         ("rules: [{filters: [{type: RequestRedirect, requestRedirect: {}}]}]", "spec.rules[0].filters[0].type"),
         ("rules: [{filters: [{type: URLRewrite, urlRewrite: {}}]}]", "spec.rules[0].filters[0].type"),

@@ -126,6 +126,58 @@ async def test_special_characters_that_are_allowed_are_honoured_exactly(dataplan
             assert (await fetch(port, Request("GET", "x.test", "/q", query[:-6]))).status == 404
 
 
+ODD_VALUES = ("default-src 'self';  script-src 'none'", "Z\u00fcrich \u20ac\U00010348", "tab\t \tspace", "\u00a0x")
+
+
+async def test_values_that_only_the_standard_channel_admits_are_honoured_exactly(
+    dataplane: DataPlane, tmp_path: Path
+) -> None:
+    values = {**{f"x-{index}": value for index, value in enumerate(ODD_VALUES)}, "x-around": " \ta ", "x-none": "  "}
+    headers = [{"name": name, "value": value} for name, value in values.items()]
+    filters = [
+        {"type": f"{kind}HeaderModifier", f"{kind.lower()}HeaderModifier": {"set": headers}}
+        for kind in ("Request", "Response")
+    ]
+    regexes = {"x-agent": "Mozilla.*( |x)", "x-team": "Z..?r.* "}
+    rules = [
+        {**prefix_rule("/set", backend("web")), "name": "same", "filters": filters},
+        *(
+            {**match(headers=[{"name": "x-odd", "value": value}], path={"value": f"/{index}"}), "name": "same"}
+            for index, value in enumerate(ODD_VALUES)
+        ),
+        *(
+            match(path={"value": f"/{name}"}, headers=[{"name": name, "type": "RegularExpression", "value": value}])
+            for name, value in regexes.items()
+        ),
+    ]
+    port = free_port()
+    async with EchoBackend("web") as web:
+        manifests = [
+            gateway_class(),
+            gateway([listener("http", port)]),
+            service("web"),
+            *endpoints("web", [("127.0.0.1", web.port)]),
+            http_route("odd", rules),
+        ]
+        async with Gwctl(dataplane, tmp_path / "m", *manifests):
+            response = await wait_for(port, Request("GET", "x.test", "/set"), status=200)
+            received = response.json()["headers"]
+            for name, value in values.items():
+                wanted = value.strip(" \t").encode().decode("latin-1")
+                assert received[name] == [wanted], name
+                assert response.values(name) == [wanted], name
+            for index, value in enumerate(ODD_VALUES):
+                there = value.encode().decode("latin-1")
+                for sent, status in ((there, 200), (there[:-1], 404), (there.replace("  ", " ") + "x", 404)):
+                    request = Request("GET", "x.test", f"/{index}", headers=(("x-odd", sent),))
+                    assert (await fetch(port, request)).status == status, sent
+            agent = Request("GET", "x.test", "/x-agent", headers=(("x-agent", "Mozilla/5.0 x"),))
+            assert (await fetch(port, agent)).status == 200
+            # A value never ends in a space, so that nothing fits.
+            team = Request("GET", "x.test", "/x-team", headers=(("x-team", "Z\u00c3\u00bcrich "),))
+            assert (await fetch(port, team)).status == 404
+
+
 async def test_a_file_that_does_not_parse_keeps_its_last_good_version(
     dataplane: DataPlane, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

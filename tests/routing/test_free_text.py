@@ -117,7 +117,7 @@ FIELDS = {
         f"{MATCH}.headers[0].value",
         TEXT,
         lambda text: match(headers=[{"name": "x", "value": text}]),
-        lambda text: get(headers=(("x", text),)),
+        lambda text: get(headers=(("x", sent(text)),)),
     ),
     "header regex": Field(f"{MATCH}.headers[0].value", TEXT, lambda text: match(headers=regex("x", text))),
     "query name": Field(

@@ -90,6 +90,15 @@ def test_the_longest_header_modifier() -> None:
     assert problem.field == "spec.rules[0].filters[0].requestHeaderModifier"
 
 
+def test_bytes_of_header_values_count() -> None:
+    change = {"set": [{"name": "a", "value": "€" * ((HEADERS_LIMIT - 7) // 3)}]}
+    filters = [{"type": "ResponseHeaderModifier", "responseHeaderModifier": change}]
+    assert build(filters=filters).problems == ()
+    change["set"][0]["value"] += "€"
+    (problem,) = build(filters=filters).problems
+    assert problem.field == "spec.rules[0].filters[0].responseHeaderModifier"
+
+
 def test_the_longest_paths() -> None:
     """A path and what a redirect makes of it have limits of their own, which need no other."""
     path = {"type": "PathPrefix", "value": "/" + "$" * 1023}
