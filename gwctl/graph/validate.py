@@ -71,6 +71,9 @@ Match = TypeVar("Match")
 _HEADER_NAME = re.compile(HEADER_NAME_PATTERN[1:-1])
 _PRINTABLE = re.compile(r"[!-~]*")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_ORIGIN = re.compile(
+    r"\*|[A-Za-z][A-Za-z0-9+.-]*://(\*|\*?[^*/?#:\[\]\x00-\x20\x7f-\U0010ffff]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+)
 _END_OF_LINE = re.compile(r"[\0\r\n]")
 
 
@@ -97,12 +100,11 @@ def check_rule(rule: HTTPRouteRule) -> list[Refusal]:
     found += check_filters(rule.filters, "filters")
     for index, ref in enumerate(rule.backend_refs):
         found += check_filters((*rule.filters, *ref.filters), f"backendRefs[{index}].filters", len(rule.filters))
-    if rule.retry is not None and (rule.retry.attempts or 0) > MOST_RETRIES:
-        message = f"more than {MOST_RETRIES} retries are not supported"
-        found.append(Refusal("retry.attempts", message))
+    if rule.retry is not None and not 0 <= (rule.retry.attempts or 0) <= MOST_RETRIES:
+        found.append(Refusal("retry.attempts", f"must be between 0 and {MOST_RETRIES}"))
     if rule.session_persistence is not None:
         _check_session(rule.session_persistence, found)
-        if rule.retry is not None:
+        if rule.retry is not None and rule.retry.attempts != 0:
             found.append(Refusal("sessionPersistence", "sessions of a rule with retries are not supported"))
     return found
 
@@ -251,9 +253,8 @@ def _check_filter(item: HTTPRouteFilter, field: str, found: list[Refusal]) -> No
         _check_host(item.request_header_modifier, field, found)
     if item.response_header_modifier is not None:
         _check_headers(item.response_header_modifier, field, found)
-    if item.cors is not None and _cors_length(item.cors) > CORS_LIMIT:
-        message = f"is longer than {CORS_LIMIT} bytes when it is percent-encoded, which is all that HAProxy takes"
-        found.append(Refusal(field, message))
+    if item.cors is not None:
+        _check_cors(item.cors, field, found)
     if item.external_auth is not None:
         _check_auth(item.external_auth, field, found)
     for changed in (item.request_redirect, item.url_rewrite):
@@ -286,6 +287,17 @@ def _check_host(modifier: HTTPHeaderFilter, field: str, found: list[Refusal]) ->
             if name.lower() == "host":
                 where = f"{field}.{action}[{index}]" + (".name" if action == "add" else "")
                 found.append(Refusal(where, "a request has exactly one Host: it can only be set"))
+
+
+def _check_cors(cors: HTTPCORSFilter, field: str, found: list[Refusal]) -> None:
+    for index, origin in enumerate(cors.allow_origins):
+        # CRDs before v1.5 let more through, as paths.
+        if not _ORIGIN.fullmatch(origin):
+            message = "must be '*' or SCHEME://HOST[:PORT], of which the host may begin with '*'"
+            found.append(Refusal(f"{field}.allowOrigins[{index}]", message))
+    if _cors_length(cors) > CORS_LIMIT:
+        message = f"is longer than {CORS_LIMIT} bytes when it is percent-encoded, which is all that HAProxy takes"
+        found.append(Refusal(field, message))
 
 
 def _cors_length(cors: HTTPCORSFilter) -> int:

@@ -183,10 +183,10 @@ DEFAULT_RETRIES = 1
 
 def build_retry(retry: HTTPRouteRetry | None) -> Retry | None:
     """Build what a rule says of retries."""
-    if retry is None:
+    if retry is None or retry.attempts == 0:
         return None
     pause = duration_milliseconds(retry.backoff) if retry.backoff is not None else 0
-    return Retry(retry.attempts or DEFAULT_RETRIES, pause, tuple(sorted(retry.codes)))
+    return Retry(retry.attempts or DEFAULT_RETRIES, pause, tuple(sorted(set(retry.codes))))
 
 
 def build_timeouts(timeouts: HTTPRouteTimeouts | None) -> Timeouts | None:
@@ -256,11 +256,15 @@ def _build_cors(cors: HTTPCORSFilter) -> Cors:
         cors.allow_origins,
         bool(cors.allow_credentials),
         cors.allow_methods,
-        cors.allow_headers,
-        # A * says it all (HTTPCORSFilter.exposeHeaders, the only list that may hold other values beside it).
-        ("*",) if "*" in cors.expose_headers else cors.expose_headers,
+        _all_or(cors.allow_headers),
+        _all_or(cors.expose_headers),
         cors.max_age,
     )
+
+
+def _all_or(names: tuple[str, ...]) -> tuple[str, ...]:
+    """A ``*`` says it all, whatever else is there (HTTPCORSFilter.exposeHeaders)."""
+    return ("*",) if "*" in names else names
 
 
 def _build_header_filter(modifier: HTTPHeaderFilter) -> HeaderFilter:

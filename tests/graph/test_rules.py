@@ -128,6 +128,16 @@ AUTH = "{type: ExternalAuth, externalAuth: {backendRef: {name: s, port: 80}, %s}
 
 MANY = f"protocol: HTTP, http: {{allowedHeaders: [{', '.join('x' * 64 + str(n) for n in range(64))}]}}"
 
+
+def test_what_crds_before_v1_6_admit_stands() -> None:
+    origins = "['app://b.test', 'https://*b.test', 'https://[::1]:8080', 'HTTP://*']"
+    rules = (
+        "{retry: {attempts: 0, codes: [500, 500]}, sessionPersistence: {}}",
+        f"{{filters: [{{type: CORS, cors: {{allowOrigins: {origins}, allowHeaders: ['*', x]}}}}]}}",
+    )
+    assert graph_of(GATEWAY + SERVICES + route(f"[{', '.join(rules)}]")).problems == ()
+
+
 CLOSED = [
     (
         f"backendRefs: [{{name: s, port: 80, filters: [{EXTENSION}]}}]",
@@ -151,6 +161,14 @@ CLOSED = [
 
 UNSUPPORTED = [
     ("retry: {attempts: 101}", "retry.attempts"),
+    ("retry: {attempts: -1}", "retry.attempts"),
+    *(
+        (
+            f"filters: [{{type: CORS, cors: {{allowOrigins: ['https://a.test', '{origin}']}}}}]",
+            "filters[0].cors.allowOrigins[1]",
+        )
+        for origin in ("https://b.test/", "https://b*.test", "b.test", "mailto:b", "https://ü.test", "https://b.test:x")
+    ),
     ("sessionPersistence: {}, retry: {}", "sessionPersistence"),
     ("sessionPersistence: {sessionName: 'a=b'}", "sessionPersistence.sessionName"),
     ("sessionPersistence: {sessionName: Cookie, type: Header}", "sessionPersistence.sessionName"),

@@ -53,7 +53,7 @@ class Flaky(EchoBackend):
 
 def rule(where: str, attempts: int | None = None, *codes: int, **more: Any) -> Manifest:
     """A rule with retries."""
-    retry = {**({"attempts": attempts} if attempts else {}), **({"codes": list(codes)} if codes else {})}
+    retry = {**({"attempts": attempts} if attempts is not None else {}), **({"codes": list(codes)} if codes else {})}
     if "backoff" in more:
         retry["backoff"] = more.pop("backoff")
     return {"matches": [path(where)], "backendRefs": [backend("flaky")], "retry": retry, **more}
@@ -74,7 +74,7 @@ async def retrying(
 
 async def test_codes(dataplane: DataPlane, tmp_path: Path) -> None:
     codes = (500, 502, 503, 504, 400, 404, 425, 429, 599)
-    rules = [rule("/other", 3, 507), rule("/none", 3)]
+    rules = [rule("/other", 3, 507), rule("/none", 3), rule("/zero", 0, *codes)]
     for code in codes:
         rules += [rule(f"/some/{code}", 2, code), rule(f"/once/{code}", None, code, 501)]
     async with retrying(dataplane, tmp_path, rules[:14], rules[14:]) as (site, flaky), Connection(site.port) as client:
@@ -88,6 +88,7 @@ async def test_codes(dataplane: DataPlane, tmp_path: Path) -> None:
                 ("/once/{}", 2, 0, 2),
                 ("/other", 1, 0, 1),
                 ("/none", 1, 0, 1),
+                ("/zero", 1, 0, 1),
             ),
         ):
             flaky.expect(*[code] * failures)

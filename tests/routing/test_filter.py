@@ -140,10 +140,11 @@ def test_a_copy_is_changed_by_the_filters_before_its_mirror() -> None:
     ("fields", "retry"),
     [
         ({}, Retry(1, 0, ())),
-        ({"attempts": 3, "codes": [503, 500], "backoff": "1s500ms"}, Retry(3, 1500, (500, 503))),
+        ({"attempts": 3, "codes": [503, 500, 503], "backoff": "1s500ms"}, Retry(3, 1500, (500, 503))),
+        ({"attempts": 0, "codes": [503]}, None),
     ],
 )
-def test_retry(fields: dict[str, Any], retry: Retry) -> None:
+def test_retry(fields: dict[str, Any], retry: Retry | None) -> None:
     assert build_retry(HTTPRouteRetry.model_validate(fields)) == retry
     assert build_retry(None) is None
 
