@@ -37,6 +37,8 @@ CONTROLLER_ANNOTATION = "gwctl.io/controller"
 CONTENT_ANNOTATION = "gwctl.io/content"
 """Holds a hash of what gwctl wrote, so that a Service is written again only when that would be something else."""
 
+_LONGEST_LABEL_VALUE = 63
+
 Manifest = Mapping[str, Any]
 
 
@@ -251,7 +253,7 @@ def _manifest(
     """Put a Service together: what users ask for first, so that it never hides what gwctl itself reads."""
     infrastructure = gateway.resource.spec.infrastructure or Infrastructure()
     labels = {**infrastructure.labels, MANAGED_BY: "gwctl", GATEWAY_NAMESPACE_LABEL: gateway.ref.namespace}
-    if is_label(gateway.ref.name):
+    if len(gateway.ref.name) <= _LONGEST_LABEL_VALUE:
         labels[GATEWAY_NAME_LABEL] = gateway.ref.name
     annotations = {
         **({} if spec["type"] == "ExternalName" else settings.annotations),

@@ -90,6 +90,14 @@ def test_a_gateway_gets_a_service_beside_the_pods_and_an_alias_beside_itself() -
         assert manifest["metadata"]["labels"]["gateway.networking.k8s.io/gateway-name"] == "web"
 
 
+@pytest.mark.parametrize(("name", "value"), [("web.shop", "web.shop"), ("w" * 63, "w" * 63), ("w" * 64, None)])
+def test_services_name_their_gateway_wherever_a_label_can_hold_it(name: str, value: str | None) -> None:
+    cluster = Cluster(CLASS + gateway(name))
+    cluster.settle()
+    labels = [manifest["metadata"]["labels"] for manifest in cluster.manifests.values()]
+    assert [each.get("gateway.networking.k8s.io/gateway-name") for each in labels] == [value, value]
+
+
 def test_both_families_are_asked_for_where_haproxy_listens_on_both() -> None:
     cluster = Cluster(CLASS + gateway())
     cluster.settings = replace(SETTINGS, dual_stack=True)
