@@ -42,9 +42,7 @@ def judge_policies(snapshot: Snapshot) -> Policies:
                 continue
             if policy.ref not in by_service.setdefault(target, []):
                 by_service[target].append(policy.ref)
-            missing = _find_missing(snapshot.services.get(target), target, section)
-            if missing:
-                found.append(problem.policy_target_not_found(policy.ref, path, missing))
+            found += _check_target(policy.ref, path, target, section, snapshot.services.get(target))
             holder = holders.setdefault((target, section), policy.ref)
             if holder == policy.ref:
                 verdicts.setdefault(target, {})[section] = tls
@@ -82,12 +80,21 @@ def _service(policy: BackendTLSPolicy, target: PolicyTargetReference) -> Ref | N
     return Ref("Service", policy.ref.namespace, target.name)
 
 
-def _find_missing(service: Service | None, target: Ref, section: str) -> str:
+def _check_target(policy: Ref, path: str, target: Ref, section: str, service: Service | None) -> Iterator[Problem]:
+    """A target without a port for TCP is refused, and beside one the ports for something else are named."""
     if service is None:
-        return f"there is no {target}"
-    if section and all(port.name != section for port in service.spec.ports):
-        return f"{target} has no port {section!r}"
-    return ""
+        yield problem.policy_target_not_found(policy, path, f"there is no {target}")
+        return
+    ports = [port for port in service.spec.ports if section in ("", port.name)]
+    if section and not ports:
+        yield problem.policy_target_not_found(policy, path, f"{target} has no port {section!r}")
+    others = [port for port in ports if port.protocol != "TCP"]
+    names = ", ".join(f"port {port.port} ({port.protocol})" for port in others)
+    message = f"TLS is for TCP, not for {names} of {target}"
+    if others and len(others) == len(ports):
+        yield problem.invalid_policy(policy, path, message)
+    elif others:
+        yield problem.unsupported_policy_field(policy, path, message)
 
 
 def _read_policy(policy: BackendTLSPolicy, snapshot: Snapshot, found: list[Problem]) -> BackendTLS | None:
@@ -126,7 +133,7 @@ def _check_names(policy: BackendTLSPolicy) -> Iterator[Problem]:
         else:
             continue
         if stands:
-            yield problem.unverified_name(policy.ref, path, f"{message}: backends need a certificate for {hostname}")
+            yield problem.unsupported_policy_field(policy.ref, path, f"{message}: backends need a certificate for {hostname}")
         else:
             yield problem.invalid_policy(policy.ref, path, message)
 

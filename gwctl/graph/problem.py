@@ -152,7 +152,7 @@ def invalid_policy(policy: Ref, field: str, message: str) -> Problem:
     return Problem(policy, field, ACCEPTED, "Invalid", message)
 
 
-def unverified_name(policy: Ref, field: str, message: str) -> Problem:
+def unsupported_policy_field(policy: Ref, field: str, message: str) -> Problem:
     """The policy stands without it."""
     return Problem(policy, field, PARTIALLY_INVALID, "UnsupportedValue", message)
 

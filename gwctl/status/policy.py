@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from gwctl.api.ref import Ref
 from gwctl.api.wire import ParentReference
-from gwctl.graph.node import PolicyNode
+from gwctl.graph.node import PolicyNode, Problem
 from gwctl.status.condition import judge, other, select, with_notes
 from gwctl.status.outcome import Outcome
 from gwctl.status.status import ParentStatus, Status
@@ -33,7 +33,7 @@ def _build_policy(node: PolicyNode, outcome: Outcome) -> Status:
     notes = [*outcome.stale_problems(node.ref), *other(node.problems, ("Accepted", "ResolvedRefs"))]
     message = with_notes("the policy is accepted", notes)
     conditions = (
-        judge("Accepted", select(node.problems, "Accepted"), message),
+        judge("Accepted", sorted(select(node.problems, "Accepted"), key=_comes_later), message),
         judge("ResolvedRefs", select(node.problems, "ResolvedRefs"), "all references are resolved"),
     )
     ancestors = tuple(
@@ -43,3 +43,8 @@ def _build_policy(node: PolicyNode, outcome: Outcome) -> Status:
     metadata = node.resource.metadata
     generation = outcome.generation(node.ref, metadata.generation)
     return Status(metadata.uid, generation, ancestors=ancestors)
+
+
+def _comes_later(problem: Problem) -> bool:
+    """A policy that has lost its target has that as its reason, whatever else is wrong (BackendTLSPolicy.targetRefs)."""
+    return problem.reason != "Conflicted"

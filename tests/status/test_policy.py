@@ -118,3 +118,13 @@ def test_a_policy_that_can_no_longer_be_read_says_that_it_stands_as_before() -> 
     assert status.generation == 2
     assert "what it was before is served" in (status.ancestors or ())[0].conditions[0].message
     assert told(after) == told(before)
+
+
+def test_a_policy_for_udp_alone_is_refused() -> None:
+    udp = service("web")
+    udp["spec"]["ports"][0]["protocol"] = "UDP"
+    statuses = build_statuses(Outcome(graph_of(backend_tls_policy("p", "web", "ca"), udp, CA)))
+    (entry,) = statuses.by_ref[POLICY].ancestors or ()
+    accepted = entry.conditions[0]
+    assert (accepted.status, accepted.reason) == ("False", "Invalid")
+    assert accepted.message == "spec.targetRefs[0]: TLS is for TCP, not for port 80 (UDP) of Service default/web"
