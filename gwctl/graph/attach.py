@@ -33,13 +33,17 @@ _NAMED = (HTTPRoute, GRPCRoute, TLSRoute)
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """What a route's parentRefs come to. ``is_ours`` is False when every parent is someone else's."""
+    """What a route's parentRefs come to. ``is_ours`` is False when every parent is someone else's.
+
+    ``terminating`` are the places of those by which listeners take it that terminate TLS.
+    """
 
     attachments: tuple[Attachment, ...]
     listeners: tuple[ListenerKey, ...]
     references: frozenset[Ref]
     problems: tuple[Problem, ...]
     is_ours: bool
+    terminating: tuple[int, ...]
 
 
 def find_parents(gateways: Iterable[GatewayNode]) -> Parents:
@@ -60,6 +64,7 @@ def attach_route(route: Route, parents: Parents, snapshot: Snapshot) -> Attached
     listeners: dict[ListenerKey, None] = {}
     references: set[Ref] = set()
     problems: list[Problem] = []
+    terminating: list[int] = []
     is_ours = False
     for index, parent in enumerate(route.spec.parent_refs):
         if parent.group != GATEWAY_GROUP or parent.kind not in PARENTS:
@@ -81,6 +86,8 @@ def attach_route(route: Route, parents: Parents, snapshot: Snapshot) -> Attached
             if node.accepted:
                 served = tuple(name for name in names if hostname_error(name) is None)
                 attachments.append(Attachment(index, node.key, served))
+        if any(node.tls == "Terminate" for node, _ in taken):
+            terminating.append(index)
         if not taken:
             problems.append(_refuse(route.ref, index, parent, parents[ref], meant, allowed))
     named = route.spec.hostnames if isinstance(route, _NAMED) and is_ours else ()
@@ -88,7 +95,9 @@ def attach_route(route: Route, parents: Parents, snapshot: Snapshot) -> Attached
         error = hostname_error(name)
         if error is not None:
             problems.append(problem.unsupported_route_field(route.ref, f"spec.hostnames[{index}]", error))
-    return Attached(tuple(attachments), tuple(listeners), frozenset(references), tuple(problems), is_ours)
+    return Attached(
+        tuple(attachments), tuple(listeners), frozenset(references), tuple(problems), is_ours, tuple(terminating)
+    )
 
 
 def _names_at(listener: ListenerNode, route: Route) -> tuple[str, ...] | None:

@@ -22,7 +22,7 @@ _WITHOUT_GRPC = frozenset({"kubernetes.io/ws", "kubernetes.io/wss"})
 class ResolvedBackend(NamedTuple):
     """``service`` None: it leads nowhere. ``reference``: the Service that is meant, existing or not, if it is one.
 
-    ``forbidden``: the route must not refer to it.
+    ``problem`` with a service: it is one only where TLS is terminated. ``forbidden``: the route must not refer to it.
     """
 
     service: ServicePort | None
@@ -36,8 +36,7 @@ def resolve_backend(
 ) -> ResolvedBackend:
     """Resolve a reference of a route to a backend; ``field`` is its path in the route.
 
-    A Service whose policy cannot be honoured leads nowhere, and that is the policy's problem; for a TLSRoute it depends
-    on the listener.
+    A Service whose policy cannot be honoured leads nowhere; for a TLSRoute it depends on the listener.
     """
     if ref.group != "" or ref.kind != "Service":
         return _nowhere(None, problem.invalid_kind(route, f"{field}.kind", ref.group, ref.kind))
@@ -61,12 +60,13 @@ def resolve_backend(
             return _nowhere(target, problem.unsupported_backend_protocol(route, f"{field}.port", message))
         if port.protocol == "TCP":
             tls = policies.tls(target, port.name)
+            wrong = None
             if tls is None and not policies.is_plain(target, port.name):
+                wrong, tls = problem.backend_tls_not_possible(route, f"{field}.name", target), REFUSED
                 if route.kind != "TLSRoute":
-                    return ResolvedBackend(None, target, None)
-                tls = REFUSED
+                    return _nowhere(target, wrong)
             found = ServicePort(target.namespace, target.name, port.port, port.app_protocol or "", tls)
-            return ResolvedBackend(found, target, None)
+            return ResolvedBackend(found, target, wrong)
     message = f"port {ref.port} of {target} is for {ports[0].protocol} only"
     return _nowhere(target, problem.unsupported_backend_protocol(route, f"{field}.port", message))
 

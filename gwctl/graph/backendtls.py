@@ -133,7 +133,9 @@ def _check_names(policy: BackendTLSPolicy) -> Iterator[Problem]:
         else:
             continue
         if stands:
-            yield problem.unsupported_policy_field(policy.ref, path, f"{message}: backends need a certificate for {hostname}")
+            yield problem.unsupported_policy_field(
+                policy.ref, path, f"{message}: backends need a certificate for {hostname}"
+            )
         else:
             yield problem.invalid_policy(policy.ref, path, message)
 

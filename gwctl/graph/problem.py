@@ -264,6 +264,12 @@ def backend_not_found(route: Ref, field: str, message: str) -> Problem:
     return Problem(route, field, RESOLVED_REFS, "BackendNotFound", message)
 
 
+def backend_tls_not_possible(route: Ref, field: str, target: Ref) -> Problem:
+    """The reason is our own: what a policy asks for cannot be had (HTTPBackendRef.backendRef)."""
+    message = f"a BackendTLSPolicy of {target} cannot be honoured, see its status"
+    return Problem(route, field, RESOLVED_REFS, "InvalidBackendTLSPolicy", message)
+
+
 def unsupported_backend(route: Ref, field: str, message: str) -> Problem:
     return Problem(route, field, RESOLVED_REFS, "UnsupportedValue", message)
 

@@ -7,6 +7,7 @@ closed, where it has filters without which no request may pass: its requests are
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from gwctl.api.grpcroute import GRPCRoute
 from gwctl.api.httproute import HTTPBackendRef, HTTPRoute, HTTPRouteFilter
@@ -15,7 +16,7 @@ from gwctl.api.tcproute import TCPRoute
 from gwctl.api.tlsroute import TLSRoute
 from gwctl.api.wire import BackendObjectReference, BackendRef
 from gwctl.graph import problem
-from gwctl.graph.attach import Parents, attach_route
+from gwctl.graph.attach import Attached, Parents, attach_route
 from gwctl.graph.backendref import resolve_backend
 from gwctl.graph.grpc import check_grpc_rule, find_unfit_grpc
 from gwctl.graph.node import (
@@ -48,7 +49,7 @@ def build_route(route: Route, snapshot: Snapshot, parents: Parents, policies: Po
     attached = attach_route(route, parents, snapshot)
     if not attached.is_ours:
         return None
-    builder = _RuleBuilder(route, snapshot, policies, list(attached.problems), set(attached.references))
+    builder = _RuleBuilder(route, snapshot, policies, attached)
     rules = builder.build()
     problems = builder.problems
     if route.spec.use_default_gateways == "All":
@@ -72,14 +73,13 @@ def build_route(route: Route, snapshot: Snapshot, parents: Parents, policies: Po
 class _RuleBuilder:
     """Makes the rules of one route that stand or are closed, and collects what is wrong and what they refer to."""
 
-    def __init__(
-        self, route: Route, snapshot: Snapshot, policies: Policies, problems: list[Problem], references: set[Ref]
-    ) -> None:
+    def __init__(self, route: Route, snapshot: Snapshot, policies: Policies, attached: Attached) -> None:
         self.route = route
         self.snapshot = snapshot
         self.policies = policies
-        self.problems = problems
-        self.references = references
+        self.terminating = attached.terminating
+        self.problems: list[Problem] = list(attached.problems)
+        self.references: set[Ref] = set(attached.references)
         self.forbidden: set[Ref] = set()
         self.refused: list[tuple[int, Refusal]] = []
 
@@ -154,8 +154,10 @@ class _RuleBuilder:
             self.references.add(resolved.reference)
             if resolved.forbidden:
                 self.forbidden.add(resolved.reference)
-        if resolved.problem is not None:
+        if resolved.problem is not None and resolved.service is None:
             self.problems.append(resolved.problem)
+        elif resolved.problem is not None:
+            self.problems += (replace(resolved.problem, parent=index) for index in self.terminating)
         return resolved.service
 
 

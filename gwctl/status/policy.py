@@ -46,5 +46,5 @@ def _build_policy(node: PolicyNode, outcome: Outcome) -> Status:
 
 
 def _comes_later(problem: Problem) -> bool:
-    """A policy that has lost its target has that as its reason, whatever else is wrong (BackendTLSPolicy.targetRefs)."""
+    """Whatever else is wrong, a policy that has lost a target says that first (BackendTLSPolicySpec.targetRefs)."""
     return problem.reason != "Conflicted"

@@ -85,6 +85,45 @@ def test_backend_that_leads_nowhere_keeps_its_weight(ref: str, field: str, reaso
     assert node_of(graph).attachments != ()
 
 
+REFUSED_POLICY = """
+kind: BackendTLSPolicy
+metadata: {name: p}
+spec:
+  targetRefs: [{group: '', kind: Service, name: s, sectionName: b}]
+  validation: {hostname: s.test, caCertificateRefs: [{group: '', kind: ConfigMap, name: missing}]}
+---
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "rule", "field"),
+    [
+        ("HTTPRoute", "{backendRefs: [{name: s, port: 81}]}", "backendRefs[0]"),
+        ("GRPCRoute", "{backendRefs: [{name: s, port: 81}]}", "backendRefs[0]"),
+        ("TCPRoute", "{backendRefs: [{name: s, port: 81}]}", "backendRefs[0]"),
+        (
+            "HTTPRoute",
+            "{filters: [{type: RequestMirror, requestMirror: {backendRef: {name: s, port: 81}}}]}",
+            "filters[0].requestMirror.backendRef",
+        ),
+    ],
+)
+def test_backend_whose_policy_cannot_be_honoured_is_told(kind: str, rule: str, field: str) -> None:
+    parent = GATEWAY.replace("protocol: HTTP", "protocol: TCP") if kind == "TCPRoute" else GATEWAY
+    asked = f"{{kind: {kind}, metadata: {{name: r}}, spec: {{parentRefs: [{{name: gw}}], rules: [{rule}]}}}}"
+    graph = graph_of(parent + SERVICES + REFUSED_POLICY + asked)
+    (told,) = graph.routes[Ref(kind, "default", "r")].problems
+    assert (told.field, told.condition) == (f"spec.rules[0].{field}.name", "ResolvedRefs")
+    assert told.reason == "InvalidBackendTLSPolicy"
+    assert told.message == "a BackendTLSPolicy of Service default/s cannot be honoured, see its status"
+
+
+def test_a_policy_for_another_port_is_no_problem_of_a_backend() -> None:
+    graph, backends = backends_of("[{name: s, port: 80}]", REFUSED_POLICY)
+    assert node_of(graph).problems == ()
+    assert backends == (BackendNode(1, ServicePort("default", "s", 80, "kubernetes.io/h2c")),)
+
+
 def test_a_missing_service_is_remembered_as_a_reference() -> None:
     graph, _ = backends_of("[{name: missing, port: 80}]")
     assert Ref("Service", "default", "missing") in node_of(graph).references
