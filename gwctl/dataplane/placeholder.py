@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from gwctl.api.sensitive import Sensitive
-from gwctl.haproxy.program import PLACEHOLDER_HOST
+from gwctl.haproxy.names import PLACEHOLDER_HOST
 
 _START = datetime(2000, 1, 1, tzinfo=UTC)
 _END = datetime(9999, 12, 31, tzinfo=UTC)

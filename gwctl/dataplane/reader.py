@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from gwctl.dataplane.client import Client, Json
 from gwctl.dataplane.error import NotFound
 from gwctl.haproxy.desired import is_slot
-from gwctl.haproxy.names import PLACEHOLDER, Table, is_authorities, is_certificate, is_ours
-from gwctl.haproxy.program import PLACEHOLDER_HOST, Layout, is_lua
+from gwctl.haproxy.names import PLACEHOLDER, PLACEHOLDER_HOST, Table, is_authorities, is_certificate, is_ours
+from gwctl.haproxy.program import Layout, is_lua
 from gwctl.haproxy.state import (
     AdminState,
     CrtEntry,

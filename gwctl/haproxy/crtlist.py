@@ -14,6 +14,7 @@ from gwctl.api.sensitive import Sensitive
 from gwctl.graph.node import Certificate, ListenerKey, ListenerNode
 from gwctl.haproxy.names import (
     PLACEHOLDER,
+    PLACEHOLDER_HOST,
     authorities_name,
     certificate_name,
     crt_list_name,
@@ -107,6 +108,7 @@ class _Draft:
         if ANY_HOST in self._algorithms:
             bare = [node for node in frontend.listeners if node.key not in self._served]
             unserved = {name for node in bare for name in (node.hostname, *deeper.get(node.key, ()))}
+            unserved.discard(PLACEHOLDER_HOST)  # each list begins with it
             yield from _split(CrtEntry(PLACEHOLDER, ()), ((name,) for name in sorted(unserved)))
 
     def _find_below(self, frontend: Frontend) -> Mapping[str, list[str]]:

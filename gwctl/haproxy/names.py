@@ -109,6 +109,9 @@ def slot_mode(name: str) -> str | None:
     return None
 
 
+PLACEHOLDER_HOST = "gwctl.invalid"
+"""The name of the certificate that is never served (RFC 6761, section 6.4)."""
+
 PLACEHOLDER = f"{PREFIX}-placeholder.pem"
 """The file with the certificate that every crt-list begins with and that is never served: see ``program.py``."""
 

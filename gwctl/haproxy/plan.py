@@ -387,6 +387,7 @@ class _RowSteps:
         self._coming = _new_values(self._wanted(Table.HOSTS), self._there(Table.HOSTS), differing[Table.HOSTS])
         self._going = _new_values(self._there(Table.HOSTS), self._wanted(Table.HOSTS), differing[Table.HOSTS])
         self._bridges: dict[str, str] = {}
+        self._alone = _find_alone((table, key) for table in _PATHS for key in differing[table])
         self.unseen: list[Operation] = []
         self.gains: list[Operation] = []
         self.changes: list[Operation] = []
@@ -441,11 +442,16 @@ class _RowSteps:
             self.gains.append(step)
 
     def _sort_change(self, step: SetRow) -> None:
-        """Where some requests get a rule and others lose theirs, a group that has the rules of both stands between."""
+        """Where some requests get a rule and others lose theirs, a group that has the rules of both stands between.
+
+        It is not needed where no other row changes for these requests: then one step is the whole change.
+        """
         old = self._there(step.table)[step.key]
         before = _conditions(old, self._there(Table.GROUPS))
         after = _conditions(step.value, self._wanted(Table.GROUPS))
         gains, loses = not _takes_all(before, after), not _takes_all(after, before)
+        if gains and loses and (step.table, step.key) in self._alone:
+            loses = False
         if gains and loses:
             bridge, groups = _bridge(old, step.value, self._wanted(Table.GROUPS))
             self._bridges.update(
@@ -460,6 +466,20 @@ class _RowSteps:
             self.losses.append(step)
         elif not gains:
             self.changes.append(step)
+
+
+def _find_alone(rows: Iterable[tuple[Table, str]]) -> set[tuple[Table, str]]:
+    """Find the rows of paths that share no request with another one of them."""
+    spans = sorted((f"{key}{SLASH}" if table is not Table.PATHS_PREFIX else key, table, key) for table, key in rows)
+    alone = {(table, key) for _, table, key in spans}
+    around: list[tuple[str, Table, str]] = []
+    for span, table, key in spans:
+        while around and not span.startswith(around[-1][0]):
+            around.pop()
+        if around:
+            alone -= {(table, key), around[-1][1:]}
+        around.append((span, table, key))
+    return alone
 
 
 def _new_values(rows: Rows, others: Rows, differing: Iterable[str]) -> set[str]:

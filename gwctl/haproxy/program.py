@@ -31,6 +31,7 @@ from gwctl.haproxy.names import (
     LOOP,
     LOST_COPIES,
     PLACEHOLDER,
+    PLACEHOLDER_HOST,
     PREFIX,
     RETRY,
     Table,
@@ -232,19 +233,21 @@ def _at(address: str, port: int) -> dict[str, Any]:
 
 def _quic(frontend: str, addresses: Iterable[str], port: int, layout: Layout) -> Iterator[dict[str, Any]]:
     """Yield the binds for HTTP/3 of a frontend that terminates TLS for HTTP."""
-    for address in addresses if layout.listening.http3 else ():
+    for index, address in enumerate(addresses if layout.listening.http3 else ()):
         family = 6 if ":" in address else 4
-        yield {**_at(address, port), "address": f"quic{family}@{address}", **_tls(frontend, layout, "h3")}
+        at = {**_at(address, port), "name": f"{_QUIC}-{index}", "address": f"quic{family}@{address}"}
+        yield {**at, **_tls(frontend, layout, "h3")}
 
 
 def _bound(
     name: str, defaults: str, binds: list[dict[str, Any]], rules: Iterable[dict[str, Any]] = ()
 ) -> tuple[SectionKey, Section]:
+    named = [{"name": f"bind-{index}", **bind} for index, bind in enumerate(binds)]
     section: dict[str, Any] = {
         "name": name,
         "mode": "http" if defaults in (DEFAULTS_HTTP, DEFAULTS_HTTPS) else "tcp",
         "from": defaults,
-        "binds": {f"bind-{index}": {"name": f"bind-{index}", **bind} for index, bind in enumerate(binds)},
+        "binds": {bind["name"]: bind for bind in named},
         **_connection_rules(rules),
         "backend_switching_rule_list": [{"name": "%[var(txn.backend)]"}],
     }
@@ -277,10 +280,6 @@ def crt_list_text(entries: Iterable[CrtEntry], layout: Layout) -> str:
     """
     lines = [CrtEntry(PLACEHOLDER, (PLACEHOLDER_HOST,)), *sorted(entries)]
     return "".join(f"{f'{layout.general}/' if line.certificate == PLACEHOLDER else ''}{line}\n" for line in lines)
-
-
-PLACEHOLDER_HOST = "gwctl.invalid"
-"""The name of the certificate that is never served (RFC 6761, section 6.4)."""
 
 
 def slot_section(name: str, mode: str) -> tuple[SectionKey, Section]:
@@ -339,10 +338,19 @@ def _offer_http3() -> Iterator[dict[str, Any]]:
     yield set_header("alt-svc", r"h3=\":%[var(txn.port)]\"", found("port"))
 
 
+_QUIC = "quic"
+_NETWORKS_AT_ONCE = 50
+"""HAProxy takes 64 words on a line."""
+
+
 def _expect_proxies(layout: Layout) -> Iterator[dict[str, Any]]:
-    """What a load balancer sends first says whose connection it is (HAProxy's doc/proxy-protocol.txt)."""
-    if layout.listening.proxies:
-        source = f"{{ src {' '.join(layout.listening.proxies)} }}"
+    """What a load balancer sends first says whose connection it is (HAProxy's doc/proxy-protocol.txt).
+
+    Not with HTTP/3, of which that is not known; HAProxy 3.4.7 dies of it.
+    """
+    proxies = layout.listening.proxies
+    for first in range(0, len(proxies), _NETWORKS_AT_ONCE):
+        source = f"{{ src {' '.join(proxies[first : first + _NETWORKS_AT_ONCE])} }} !{{ so_name -m beg {_QUIC} }}"
         yield when({"type": "connection", "action": "expect-proxy"}, source)
 
 

@@ -113,7 +113,7 @@ def plan_services(
     free = _FreeSlots(graph, snapshot, settings.namespace, avoid)
     for gateway in sorted(graph.gateways.values(), key=lambda node: node.resource.age):
         ref = service_ref(gateway.ref, settings.namespace)
-        alias = alias_ref(gateway.resource, kept)
+        alias = _alias_ref(gateway.resource, snapshot, kept)
         kept |= {ref, alias} if settings.aliases else {ref}
         if not gateway.accepted or len(requested_addresses(gateway.resource)) > 1:
             continue
@@ -129,13 +129,15 @@ def plan_services(
     return tuple(changes)
 
 
-def alias_ref(gateway: Gateway, taken: Collection[Ref] = ()) -> Ref:
-    """Name a Gateway's alias: ``gateway-class`` in the Gateway's namespace, and otherwise where that is taken."""
+def _alias_ref(gateway: Gateway, snapshot: Snapshot, taken: Collection[Ref]) -> Ref:
+    """Name a Gateway's alias: ``gateway-class`` in the Gateway's namespace, and otherwise where that is another's."""
     name = f"{gateway.metadata.name}-{gateway.spec.gateway_class_name}"
     ref = Ref("Service", gateway.ref.namespace, name)
-    if is_label(name) and not name[0].isdigit() and ref not in taken:
-        return ref
-    return Ref("Service", ref.namespace, bounded_name(name, f"{gateway.ref} {gateway.spec.gateway_class_name}"))
+    other = Ref("Service", ref.namespace, bounded_name(name, f"{gateway.ref} {gateway.spec.gateway_class_name}"))
+    if not is_label(name) or name[0].isdigit() or ref in taken or other in snapshot.services:
+        return other
+    owner = owner_of(snapshot.services[ref]) if ref in snapshot.services else None
+    return ref if owner in (None, gateway.ref) else other
 
 
 def _is_ours_to_change(service: Service, gateway: Ref) -> bool:

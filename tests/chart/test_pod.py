@@ -158,6 +158,17 @@ def test_host_network(helm: Helm) -> None:
     assert spec["selector"].items() <= rendered.workload["spec"]["template"]["metadata"]["labels"].items()
 
 
+def test_releases_on_one_node_have_sockets_of_their_own(helm: Helm) -> None:
+    found = set()
+    for name, namespace in (("gwctl", "team-a"), ("gwctl", "team-b"), ("edge", "team-a")):
+        haproxy = helm.render(name=name, namespace=namespace).container("haproxy")
+        beginning = environment(haproxy)["GWCTL_SOCKETS"]
+        assert beginning.startswith("abns@")
+        assert len(beginning) < 60
+        found.add(beginning)
+    assert len(found) == 3
+
+
 def test_host_network_with_services_or_with_addresses_of_ones_own(helm: Helm) -> None:
     rendered = helm.render({"hostNetwork": True, "gatewayService": {"type": "LoadBalancer"}})
     assert "publish-service" not in rendered.config

@@ -14,6 +14,7 @@ from gwctl.haproxy.crtlist import ENTRY_LIMIT, EXCLUSION_LIMIT, compile_crt_list
 from gwctl.haproxy.desired import Pools, build_state
 from gwctl.haproxy.names import (
     PLACEHOLDER,
+    PLACEHOLDER_HOST,
     authorities_name,
     certificate_name,
     crt_list_name,
@@ -210,6 +211,15 @@ def test_a_name_of_a_listener_without_certificates_is_shown_none_of_another(miss
         assert shown(pipeline, "b.x.a.test" if not other else "b.a.test") == {"one"}
         if missing == "*.a.test":
             assert shown(pipeline, "z.y.a.test") == set()
+
+
+def test_the_name_that_every_list_begins_with_is_in_no_entry() -> None:
+    listeners = [
+        https_listener("missing", PORT, "missing", hostname=PLACEHOLDER_HOST),
+        https_listener("other", PORT, "one"),
+    ]
+    (entry,) = only_list(build(listeners, {"one": EC}))
+    assert entry.certificate != PLACEHOLDER
 
 
 def test_a_name_of_a_listener_without_certificates_is_refused_with_several_others() -> None:

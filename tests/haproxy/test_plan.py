@@ -252,6 +252,8 @@ def test_between_a_group_and_one_for_other_requests_stands_one_for_both() -> Non
     plan = _plan_of_rules(rules("1"), rules("2"))
     assert _steps(plan, Table.PATHS_PREFIX) == ["~ _%2Fa%2F", "~ _%2F", "~ _%2F", "~ _%2Fa%2F"]
     assert [step[0] for step in _steps(plan, Table.GROUPS)] == ["+"] * 4 + ["-"] * 4
+    plan = _plan_of_rules([*rules("1")[:1], rules("1")[1]], [rules("1")[0], rules("2")[1]])
+    assert _steps(plan, Table.PATHS_PREFIX, Table.GROUPS)[1:-1] == ["~ _%2Fa%2F"], "no other row has these requests"
 
 
 def test_a_certificate_is_served_once_hosts_are_there_and_before_handshakes_are_handed_over() -> None:

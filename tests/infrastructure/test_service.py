@@ -12,7 +12,9 @@ import pytest
 
 from gwctl.api.parse import Resource
 from gwctl.api.ref import Ref
+from gwctl.api.service import Service
 from gwctl.graph.build import build_graph
+from gwctl.graph.gatewayservice import owner_of
 from gwctl.infrastructure.service import ApplyService, DeleteService, ServiceChange, ServiceSettings, plan_services
 from gwctl.snapshot import Snapshot
 from tests.graph.manifests import CONTROLLER, read, read_all
@@ -61,6 +63,9 @@ class Cluster:
             if not changes:
                 return done
         raise AssertionError(f"never settles: {done}")
+
+    def services(self) -> list[tuple[Ref, Service]]:
+        return [(ref, resource) for ref, resource in self.objects.items() if isinstance(resource, Service)]
 
     def service(self, name: str) -> Mapping[str, Any]:
         return next(m for ref, m in self.manifests.items() if ref.name.startswith(name))
@@ -289,3 +294,17 @@ def test_two_gateways_never_have_one_alias() -> None:
     aliases = [manifest for ref, manifest in cluster.manifests.items() if ref.namespace == "default"]
     owners = {manifest["metadata"]["annotations"]["gwctl.io/gateway"] for manifest in aliases}
     assert owners == {"default/a-b", "default/a"}
+
+
+def test_an_alias_stays_with_its_gateway_whatever_becomes_of_the_one_that_wants_its_name() -> None:
+    other = CLASS.replace("name: gwctl", "name: b-gwctl")
+    one, two = gateway("a-b"), gateway("a").replace("gatewayClassName: gwctl", "gatewayClassName: b-gwctl")
+    cluster = Cluster(CLASS + other + two)
+    cluster.settle()
+    cluster.set(one)
+    assert len(cluster.settle()) == 2
+    alias = {ref.name: str(owner_of(service)) for ref, service in cluster.services() if ref.namespace == "default"}
+    assert alias.pop("a-b-gwctl") == "Gateway default/a"
+    assert list(alias.values()) == ["Gateway default/a-b"]
+    del cluster.objects[Ref("Gateway", "default", "a")]
+    assert all(line.startswith("delete") and line.endswith("default/a") for line in cluster.settle())

@@ -10,13 +10,27 @@ from pathlib import Path
 
 import pytest
 
+from gwctl.dataplane.client import Client
+from gwctl.haproxy.desired import Pools
 from gwctl.haproxy.names import Table
 from gwctl.routing.request import Request
 from gwctl.runtime import reconciler
+from gwctl.runtime.metrics import Metrics
 from tests.harness import BOOTSTRAP, DataPlane, EchoBackend, free_port
 from tests.http1 import fetch
 from tests.live.gateway import Gwctl, wait_for
-from tests.manifests import backend, endpoints, gateway, gateway_class, http_route, listener, prefix_rule, service
+from tests.manifests import (
+    CONTROLLER,
+    backend,
+    endpoints,
+    gateway,
+    gateway_class,
+    http_route,
+    listener,
+    prefix_rule,
+    service,
+)
+from tests.pipeline import parse
 
 REQUEST = Request("GET", "web.test", "/")
 
@@ -178,6 +192,34 @@ async def test_a_gwctl_that_starts_anew_brings_files_up_to_date_that_another_has
         await gwctl.start()
         await gwctl.wait_for_checkpoint()
         assert hosts.read_text() == good
+
+
+async def test_a_checkpoint_stops_for_changes_with_nothing_stored_until_it_is_urgent(
+    dataplane: DataPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests = [
+        gateway_class(),
+        gateway([listener("http", free_port())]),
+        http_route("web", [prefix_rule("/", backend("web"))], ("web.test",)),
+        service("web"),
+        *endpoints("web", [("127.0.0.1", free_port())]),
+    ]
+    metrics = Metrics()
+    monkeypatch.setattr(reconciler, "_CHECKPOINT_SECONDS", 0.0)
+    async with Client(dataplane.url, dataplane.username, dataplane.password) as client:
+        writer = reconciler.Reconciler(client, CONTROLLER, Pools(16, 4), metrics)
+        writer.update(parse(manifests[:-1]))
+        await writer.apply()
+        writer.update(parse(manifests))
+        await writer.apply()
+        files = [dataplane.config_file, *(dataplane.folder / "maps").iterdir()]
+        before = [file.read_text() for file in files]
+        await writer.checkpoint(lambda: True)
+        assert [file.read_text() for file in files] == before
+        monkeypatch.setattr(reconciler, "_URGENT_CHECKPOINT_SECONDS", 0.0)
+        await writer.checkpoint(lambda: True)
+        assert metrics.registry.get_sample_value("gwctl_checkpoints_total") == 1
+        assert [file.read_text() for file in files] != before
 
 
 async def test_sections_of_others_stay_as_they_are(haproxy: Path, tmp_path: Path) -> None:

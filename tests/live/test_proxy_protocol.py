@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.certificates import make_pair
 from tests.harness import DataPlane, EchoBackend, TcpEcho, free_port
+from tests.http3 import Http3Client
 from tests.live.gateway import Gwctl
 from tests.manifests import (
     backend,
@@ -28,6 +30,7 @@ from tests.tls import client_context
 
 pytestmark = pytest.mark.usefixtures("no_key_in_logs")
 
+MANY_NETWORKS = tuple(f"fd00:{number:x}::/32" for number in range(1, 120))
 BALANCER, OTHER = "127.0.0.1", "127.0.0.2"
 REQUEST = "GET / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n"
 BEGINNING = b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 80\r\n"
@@ -73,9 +76,8 @@ async def test_only_named_networks_say_whose_connection_it_is(dataplane: DataPla
             service("echo"),
             *endpoints("echo", [("127.0.0.1", echo.port)]),
         ]
-        async with Gwctl(
-            dataplane, tmp_path / "manifests", *manifests, proxy_protocol_from=(f"{BALANCER}/32", "fd00::/8")
-        ):
+        options: dict[str, Any] = {"http3": True, "proxy_protocol_from": (*MANY_NETWORKS, f"{BALANCER}/32")}
+        async with Gwctl(dataplane, tmp_path / "manifests", *manifests, **options):
             for port, tls in ((http, ""), (https, "a.test"), (mixed, "a.test")):
                 assert '"203.0.113.7"' in await speak(BALANCER, port, BEGINNING, tls), port
                 assert f'"{OTHER}"' in await speak(OTHER, port, b"", tls), port
@@ -87,3 +89,8 @@ async def test_only_named_networks_say_whose_connection_it_is(dataplane: DataPla
             assert (await speak(OTHER, http, BEGINNING)).startswith("HTTP/1.1 400 ")
             for port, tls in ((https, "a.test"), (mixed, "a.test"), (mixed, "b.test")):
                 assert await speak(OTHER, port, BEGINNING, tls) == "", port
+            for port in (https, mixed):
+                async with Http3Client(port, "a.test") as client:
+                    response = await client.send("a.test")
+                    assert response is not None
+                    assert response.json()["headers"]["x-forwarded-for"] == [BALANCER]

@@ -209,7 +209,7 @@ spec:
       env:
         # The sockets by which HAProxy reaches itself, told apart from those of other releases on a node (hostNetwork).
         - name: GWCTL_SOCKETS
-          value: {{ printf "abns@%s" (include "gwctl.fullname" .) | quote }}
+          value: {{ printf "abns@gwctl-%s" (include "gwctl.clusterName" . | sha256sum | trunc 16) | quote }}
         {{- with $values.haproxy.extraEnv }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
