@@ -408,8 +408,10 @@ class _Draft:
             where, (older, names) = (node.ref, item.parent, item.listener.listener), lost[item.listener]
             if node.ref.kind == "TCPRoute":
                 problems.append(problem.conflict_with_older_route(*where, older))
+            elif node.ref.kind == "TLSRoute":
+                problems.append(problem.hostnames_of_older_route(*where, names or (), older))
             elif names is not None:
-                problems.append(problem.hostnames_of_older_route(*where, names, older))
+                problems.append(problem.hostnames_not_closed(*where, names, older))
             else:
                 problems.append(problem.hostname_of_other_kind(*where, older, elsewhere=item.parent in serving))
         if node.ref.kind in RIVALS:

@@ -2,8 +2,8 @@
 
 In: the routes that attach to a listener, as if each were alone. Out: those that lose, with an older route that has what
 they want. HTTPRoutes and GRPCRoutes share no host name (GRPCRouteSpec.hostnames), TLSRoutes neither, and a TCP listener
-has one route. The surprising fact: an HTTPRoute or GRPCRoute that has lost takes no host name from a younger one, so
-who loses depends on all that are older.
+has one route. The surprising facts: an HTTPRoute or GRPCRoute that has lost takes no host name from a younger one, so
+who loses depends on all that are older; and one that is not accepted, but closes its hosts, gives way to any that is.
 """
 
 from __future__ import annotations
@@ -21,16 +21,24 @@ RIVALS = {"HTTPRoute": "GRPCRoute", "GRPCRoute": "HTTPRoute"}
 
 
 def find_losers(nodes: Iterable[RouteNode], listener: ListenerKey) -> dict[Ref, Loss]:
-    """Of the HTTPRoutes and GRPCRoutes of a listener, give those that lose: to one of the other kind, and all."""
+    """Of the HTTPRoutes and GRPCRoutes of a listener, give those that lose: to one of the other kind, and all.
+
+    Routes of which no rule stands come last, and lose only names that another's cover; they keep the rest closed.
+    """
     taken = {kind: _Hosts() for kind in RIVALS}
     losers: dict[Ref, Loss] = {}
-    for node in sorted(nodes, key=lambda node: (node.resource.age, node.ref.kind)):
-        hostnames = hostnames_at(node, listener)
-        rivals = taken[RIVALS[node.ref.kind]]
-        winner = next((ref for ref in map(rivals.find, hostnames) if ref is not None), None)
-        if winner is not None:
-            losers[node.ref] = Loss(winner)
-            continue
+    for node in sorted(nodes, key=lambda node: (listener not in node.attached, node.resource.age, node.ref.kind)):
+        hostnames, rivals = hostnames_at(node, listener), taken[RIVALS[node.ref.kind]]
+        if listener in node.attached:
+            winner = next((ref for ref in map(rivals.find, hostnames) if ref is not None), None)
+            if winner is not None:
+                losers[node.ref] = Loss(winner)
+                continue
+        else:
+            covered = {name: ref for name in hostnames if (ref := rivals.find_covering(name)) is not None}
+            if covered:
+                losers[node.ref] = Loss(next(iter(covered.values())), tuple(covered))
+            hostnames = [name for name in hostnames if name not in covered]
         for hostname in hostnames:
             taken[node.ref.kind].add(hostname, node.ref)
     return losers
@@ -110,7 +118,12 @@ class _Hosts:
         found = self._at.get(hostname)
         if found is None and hostname.startswith("*."):
             found = self._below.get(hostname[1:])
-        return found or next((self._at[name] for s in _suffixes(hostname) if (name := f"*{s}") in self._at), None)
+        return found or self.find_covering(hostname)
+
+    def find_covering(self, hostname: str) -> Ref | None:
+        """Give a route with a name that means every host that this one means."""
+        names = (hostname, *(f"*{suffix}" for suffix in _suffixes(hostname)))
+        return next((self._at[name] for name in names if name in self._at), None)
 
 
 def _suffixes(hostname: str) -> Iterator[str]:

@@ -329,7 +329,10 @@ class RouteNode:
 
 
 class Loss(NamedTuple):
-    """What an older route keeps from another at a listener: some host names, or all that there is (None)."""
+    """What an older route keeps from another at a listener: some host names, or all that there is (None).
+
+    From a route that is not accepted a younger one keeps host names too.
+    """
 
     older: Ref
     hostnames: tuple[str, ...] | None = None

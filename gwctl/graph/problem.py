@@ -212,10 +212,13 @@ def conflict_with_older_route(route: Ref, parent: int, listener: str, older: Ref
 
 def hostnames_of_older_route(route: Ref, parent: int, listener: str, hostnames: Sequence[str], older: Ref) -> Problem:
     """The reason is our own: two TLSRoutes share no host name."""
-    more = f" and {len(hostnames) - _SOME} more" if len(hostnames) > _SOME else ""
-    names = ", ".join("any name" if name == "*" else name for name in hostnames[:_SOME])
-    message = f"listener {listener} serves {names}{more} by the older {older}"
+    message = f"listener {listener} serves {_list_some(hostnames)} by the older {older}"
     return Problem(route, _parent_field(parent), CONFLICTED, "HostnameConflict", message, parent)
+
+
+def _list_some(hostnames: Sequence[str]) -> str:
+    more = f" and {len(hostnames) - _SOME} more" if len(hostnames) > _SOME else ""
+    return ", ".join("any name" if name == "*" else name for name in hostnames[:_SOME]) + more
 
 
 def hostname_of_other_kind(route: Ref, parent: int, listener: str, older: Ref, elsewhere: bool) -> Problem:
@@ -226,6 +229,12 @@ def hostname_of_other_kind(route: Ref, parent: int, listener: str, older: Ref, e
     message = f"listener {listener} serves the older {older}, of another kind and with a hostname in common"
     condition = CONFLICTED if elsewhere else ACCEPTED
     return Problem(route, _parent_field(parent), condition, "HostnameConflict", message, parent)
+
+
+def hostnames_not_closed(route: Ref, parent: int, listener: str, hostnames: Sequence[str], other: Ref) -> Problem:
+    """What a route would answer with errors, for it is not accepted, another serves."""
+    message = f"listener {listener} serves {_list_some(hostnames)} by {other}, of another kind"
+    return Problem(route, _parent_field(parent), CONFLICTED, "HostnameConflict", message, parent)
 
 
 # Rules

@@ -76,8 +76,11 @@ PARENTS = st.lists(
     max_size=2,
     unique_by=lambda item: (item["name"], item.get("namespace")),
 )
-RULES = st.lists(maybe({"backendRefs": BACKENDS}, timeouts=st.just({"request": "1s"})), min_size=1, max_size=2)
-RULES_OF_GRPC = st.lists(maybe({"backendRefs": BACKENDS}, sessionPersistence=st.just({})), max_size=2)
+CLOSED = st.just([{"type": "ExtensionRef", "extensionRef": {"group": "g", "kind": "K", "name": "n"}}])
+RULES = st.lists(
+    maybe({"backendRefs": BACKENDS}, timeouts=st.just({"request": "1s"}), filters=CLOSED), min_size=1, max_size=2
+)
+RULES_OF_GRPC = st.lists(maybe({"backendRefs": BACKENDS}, sessionPersistence=st.just({}), filters=CLOSED), max_size=2)
 HTTP_ROUTES = manifest(
     "HTTPRoute", maybe({"parentRefs": PARENTS, "rules": RULES}, hostnames=st.lists(HOSTS, max_size=2))
 )

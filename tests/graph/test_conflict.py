@@ -12,16 +12,30 @@ from gwctl.graph.node import Graph, ListenerKey
 from tests.graph.manifests import CLASS, GATEWAY, graph_of, reasons
 
 BACKEND = "rules: [{backendRefs: [{name: s, port: 80}]}]"
+CLOSED = "rules: [{filters: [{type: ExtensionRef, extensionRef: {group: g, kind: K, name: n}}]}]"
 SERVICE = "{kind: Service, metadata: {name: s}, spec: {ports: [{port: 80}]}}\n---\n"
 
 
-def route(kind: str, name: str, hostnames: str = "[]", *, created: int = 2026, parents: str = "[{name: gw}]") -> str:
+def route(
+    kind: str,
+    name: str,
+    hostnames: str = "[]",
+    *,
+    created: int = 2026,
+    parents: str = "[{name: gw}]",
+    rules: str = BACKEND,
+) -> str:
     return f"""
 kind: {kind}
 metadata: {{name: {name}, creationTimestamp: {created}-01-01T00:00:00Z}}
-spec: {{parentRefs: {parents}, hostnames: {hostnames}, {BACKEND}}}
+spec: {{parentRefs: {parents}, hostnames: {hostnames}, {rules}}}
 ---
 """
+
+
+def closed(kind: str, name: str, hostnames: str, *, created: int = 2025) -> str:
+    """Give a route of which no rule stands, so that it answers its requests with errors."""
+    return route(kind, name, hostnames, created=created, rules=CLOSED)
 
 
 def serving(graph: Graph) -> set[str]:
@@ -89,6 +103,50 @@ def test_a_route_that_lost_takes_nothing_from_a_younger_one() -> None:
         + route("HTTPRoute", "third", "[b.com]", created=2026)
     )
     assert serving(graph_of(text)) == {"first", "third"}
+
+
+@pytest.mark.parametrize(
+    ("of_closed", "of_accepted", "left"),
+    [
+        ("[a.com]", "[a.com]", set()),
+        ("[a.com, b.com]", "[a.com]", {"b.com"}),
+        ("[x.a.com, a.com]", "['*.a.com']", {"a.com"}),
+        ("['*.x.a.com']", "['*.a.com']", set()),
+        ("['*.a.com']", "[x.a.com]", {"*.a.com"}),
+        ("[a.com]", "[]", set()),
+        ("[]", "[a.com]", {"*"}),
+        ("[]", "[]", set()),
+    ],
+)
+@pytest.mark.parametrize(("one", "other"), [("HTTPRoute", "GRPCRoute"), ("GRPCRoute", "HTTPRoute")])
+def test_a_route_that_is_not_accepted_gives_way_to_a_younger_one_that_is(
+    one: str, other: str, of_closed: str, of_accepted: str, left: set[str]
+) -> None:
+    graph = graph_of(GATEWAY + SERVICE + closed(one, "old", of_closed) + route(other, "young", of_accepted))
+    old, young = graph.routes[Ref(one, "default", "old")], graph.routes[Ref(other, "default", "young")]
+    assert {name for item in old.attachments for name in item.hostnames} == left
+    assert (old.attached, young.problems, attached(graph)) == ((), (), [1])
+    assert [(item.condition, item.reason) for item in old.problems if item.condition == "Accepted"] == [
+        ("Accepted", "UnsupportedValue")
+    ]
+
+
+def test_the_names_that_a_route_does_not_close_are_told() -> None:
+    graph = graph_of(
+        GATEWAY + SERVICE + closed("HTTPRoute", "old", "[a.com, b.com]") + route("GRPCRoute", "young", "[a.com]")
+    )
+    (told,) = (item for item in graph.problems if item.condition == "Conflicted")
+    assert told.message == "listener http serves a.com by GRPCRoute default/young, of another kind"
+
+
+def test_of_two_routes_that_are_not_accepted_the_older_closes_their_name() -> None:
+    for older, younger in (("h", "g"), ("g", "h")):
+        graph = graph_of(
+            GATEWAY
+            + closed("HTTPRoute", "h", "[a.com]", created=2025 + (older == "g"))
+            + closed("GRPCRoute", "g", "[a.com]", created=2025 + (younger == "g"))
+        )
+        assert serving(graph) == {older}
 
 
 def test_listeners_decide_each_for_itself() -> None:
