@@ -6,7 +6,7 @@ and is not ours is no problem but simply not for us, so nothing at all is said a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gwctl.api.grpcroute import GRPCRoute
@@ -65,6 +65,7 @@ def attach_route(route: Route, parents: Parents, snapshot: Snapshot) -> Attached
     references: set[Ref] = set()
     problems: list[Problem] = []
     terminating: list[int] = []
+    unfit = _find_unfit(route)
     is_ours = False
     for index, parent in enumerate(route.spec.parent_refs):
         if parent.group != GATEWAY_GROUP or parent.kind not in PARENTS:
@@ -81,20 +82,18 @@ def attach_route(route: Route, parents: Parents, snapshot: Snapshot) -> Attached
         meant = [node for node in parents[ref] if _is_meant(parent, node)]
         allowed = [node for node in meant if route.kind in node.kinds and _allows_namespace(node, route.ref, snapshot)]
         taken = [(node, names) for node in allowed if (names := _names_at(node, route)) is not None]
-        for node, names in taken:
+        served = [(node, left) for node, names in taken if (left := _without(names, unfit)) or not names]
+        for node, names in served:
             listeners[node.key] = None
             if node.accepted:
-                served = tuple(name for name in names if hostname_error(name) is None)
-                attachments.append(Attachment(index, node.key, served))
-        if any(node.tls == "Terminate" for node, _ in taken):
+                attachments.append(Attachment(index, node.key, names))
+        if any(node.tls == "Terminate" for node, _ in served):
             terminating.append(index)
+        asked = {name for _, names in taken for name in names}
+        for place, error in ((place, error) for name, (place, error) in unfit.items() if name in asked):
+            problems.append(problem.unsupported_hostname(route.ref, index, place, error, others_stand=bool(served)))
         if not taken:
             problems.append(_refuse(route.ref, index, parent, parents[ref], meant, allowed))
-    named = route.spec.hostnames if isinstance(route, _NAMED) and is_ours else ()
-    for index, name in enumerate(named):
-        error = hostname_error(name)
-        if error is not None:
-            problems.append(problem.unsupported_route_field(route.ref, f"spec.hostnames[{index}]", error))
     return Attached(
         tuple(attachments), tuple(listeners), frozenset(references), tuple(problems), is_ours, tuple(terminating)
     )
@@ -105,6 +104,17 @@ def _names_at(listener: ListenerNode, route: Route) -> tuple[str, ...] | None:
     if not isinstance(route, _NAMED):
         return ()
     return intersect_hostnames(listener.hostname, route.spec.hostnames) or None
+
+
+def _find_unfit(route: Route) -> dict[str, tuple[int, str]]:
+    """Give the host names of a route that cannot be served, each with its place and why."""
+    named = route.spec.hostnames if isinstance(route, _NAMED) else ()
+    errors = ((name.lower(), place, hostname_error(name)) for place, name in enumerate(named))
+    return {name: (place, error) for name, place, error in errors if error is not None}
+
+
+def _without(names: Iterable[str], unfit: Container[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name not in unfit)
 
 
 def _refuse(

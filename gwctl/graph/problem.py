@@ -23,7 +23,10 @@ VALID = "Valid"
 
 DROPPED_RULE = "Dropped Rule: "
 FALL_BACK = "Fall Back: "
-"""What messages of PartiallyInvalid must begin with (RouteConditionPartiallyInvalid)."""
+"""What messages of a route's PartiallyInvalid must begin with (RouteConditionPartiallyInvalid).
+
+Without these a problem is about a field that the object stands without: what tells it is the message of ``Accepted``.
+"""
 
 _SOME = 3
 
@@ -203,6 +206,12 @@ def not_allowed_by_listeners(route: Ref, parent: int, message: str) -> Problem:
 
 def no_matching_listener_hostname(route: Ref, parent: int, message: str) -> Problem:
     return Problem(route, _parent_field(parent), ACCEPTED, "NoMatchingListenerHostname", message, parent)
+
+
+def unsupported_hostname(route: Ref, parent: int, place: int, message: str, *, others_stand: bool) -> Problem:
+    """A host name is left out. The parent takes the route where it has another one there."""
+    condition = PARTIALLY_INVALID if others_stand else ACCEPTED
+    return Problem(route, f"spec.hostnames[{place}]", condition, "UnsupportedValue", message, parent)
 
 
 def conflict_with_older_route(route: Ref, parent: int, listener: str, older: Ref) -> Problem:

@@ -22,7 +22,8 @@ PARENTS: Mapping[str, Callable[[Graph], Mapping[Ref, object]]] = {
 }
 """The kinds that a route can attach to, and those of each that are ours."""
 
-_CONDITIONS = frozenset({"Accepted", "ResolvedRefs", "PartiallyInvalid"})
+_CONDITIONS = frozenset({"Accepted", "ResolvedRefs"})
+_PARTIAL = (FALL_BACK, DROPPED_RULE)
 
 
 def build_routes(outcome: Outcome, before: Outcome | None) -> Iterator[tuple[Ref, Status | None]]:
@@ -66,10 +67,11 @@ def is_ours(parent: ParentReference, route: Ref, graph: Graph) -> bool:
 
 
 def _judge_parent(problems: Sequence[Problem]) -> tuple[Condition, ...]:
-    message = with_notes("the route is accepted", other(problems, _CONDITIONS))
-    accepted = judge("Accepted", select(problems, "Accepted"), message)
+    partial = [item for item in select(problems, "PartiallyInvalid") if item.message.startswith(_PARTIAL)]
+    notes = [item for item in other(problems, _CONDITIONS) if item not in partial]
+    accepted = judge("Accepted", select(problems, "Accepted"), with_notes("the route is accepted", notes))
     # It must not be there for a route that is not accepted (RouteConditionPartiallyInvalid).
-    partial = select(problems, "PartiallyInvalid") if accepted.status == "True" else []
+    partial = partial if accepted.status == "True" else []
     falls_back = bool(partial) and partial[0].message.startswith(FALL_BACK)
     return (
         accepted,

@@ -130,6 +130,25 @@ def test_a_rule_that_is_dropped() -> None:
     assert told.count("Dropped Rule") == 1
 
 
+def test_a_field_that_is_left_out_is_no_rule_that_is_dropped() -> None:
+    text = route(more=f", useDefaultGateways: All{rule(f'{{}}, {UNSUPPORTED}')}")
+    outcome = served(graph_of(GATEWAY + text))
+    assert of_parents(outcome) == [{**GOOD, "PartiallyInvalid": "True/UnsupportedValue"}]
+    (parent,) = status_of(outcome, ROUTE_REF).parents or ()
+    told = "the route is accepted; but spec.useDefaultGateways: default Gateways are not supported"
+    assert message(parent.conditions, "Accepted") == told
+    assert "useDefaultGateways" not in message(parent.conditions, "PartiallyInvalid")
+
+
+def test_a_route_of_which_no_hostname_can_be_served_is_not_accepted_and_not_counted() -> None:
+    outcome = served(graph_of(GATEWAY + route(more=", hostnames: ['*.a.b.c.d.e.f.g.h.i.j.k.l.m']")))
+    assert of_parents(outcome) == [{**GOOD, "Accepted": "False/UnsupportedValue"}]
+    (parent,) = status_of(outcome, ROUTE_REF).parents or ()
+    assert message(parent.conditions, "Accepted").startswith("spec.hostnames[0]: has more than 12 labels")
+    assert [node.attached_routes for node in outcome.graph.listeners.values()] == [0]
+    assert outcome.graph.routes[ROUTE_REF].attachments == ()
+
+
 def test_a_route_of_which_no_rule_stands_is_not_accepted() -> None:
     outcome = served(graph_of(GATEWAY + route(more=rule(UNSUPPORTED))))
     assert of_parents(outcome) == [{**GOOD, "Accepted": "False/UnsupportedValue"}]
