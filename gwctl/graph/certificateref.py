@@ -81,7 +81,10 @@ def resolve_certificates(nodes: Iterable[GatewayNode], snapshot: Snapshot) -> Re
             found.append(client)
         elif client is not None:
             clients[node.ref] = client
-        kept = [item for item in node.problems if not _is_ours(item)]
+        lost = {item.listener for item in found if item.subject == node.ref and item.condition == problem.ACCEPTED}
+        if node.accepted and not any(item.accepted and item.key.listener not in lost for item in node.own_listeners):
+            found.append(problem.listeners_not_valid(node.ref))
+        kept = [item for item in node.problems if not _is_ours(item, node)]
         problems = in_order((*kept, *found))
         gateways[node.ref] = node if problems == node.problems else replace(node, problems=problems)
     return Resolved(gateways, certificates, clients, authorities)
@@ -215,9 +218,11 @@ def _target(owner: Ref, reference: SecretObjectReference) -> Ref | None:
     return Ref("Secret", reference.namespace or owner.namespace, reference.name)
 
 
-def _is_ours(item: Problem) -> bool:
+def _is_ours(item: Problem, gateway: GatewayNode) -> bool:
     """Tell whether a problem with a Gateway's listeners, or with itself, is about certificates."""
     if item.field.startswith((FRONTEND, OF_PARENT)):
+        return True
+    if gateway.accepted and item.reason == "ListenersNotValid":
         return True
     is_listeners = item.listener is not None and _TLS in item.field
     return item.field == _CLIENT or (is_listeners and item.condition in ("ResolvedRefs", "Programmed"))

@@ -158,8 +158,9 @@ class ListenerSetNode:
 class GatewayNode:
     """A Gateway of one of our classes.
 
-    ``listeners`` are its own and, in the order of precedence, those that ListenerSets add; ``problems`` are about all
-    of these. ``listener_sets`` are those that name the Gateway, in the same order.
+    ``accepted``: a listener of its own stands, if only one that lets nobody in for want of authorities. ``listeners``
+    are its own and, in the order of precedence, those that ListenerSets add; ``problems`` are about all of these.
+    ``listener_sets`` are those that name the Gateway, in the same order.
     """
 
     ref: Ref

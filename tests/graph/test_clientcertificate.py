@@ -192,6 +192,8 @@ def test_what_a_gateway_asks_for_it_asks_of_the_clients_of_its_listener_sets_too
     before = snapshot_of(*objects)
     without = build_graph(before, CONTROLLER)
     assert served(without) == set()
+    of_gateway = {(item.field, item.reason) for item in without.problems if item.subject.kind == "Gateway"}
+    assert ("spec.listeners", "ListenersNotValid") in of_gateway
     after = build_graph(before.apply({config.ref: config}), CONTROLLER, without, frozenset({config.ref}))
     assert (after.certificates, after.client_authorities) == (graph.certificates, graph.client_authorities)
     assert after.problems == graph.problems

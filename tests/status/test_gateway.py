@@ -171,6 +171,19 @@ def test_a_conflict_is_the_reason_of_three_conditions(listeners: str, reason: st
     }
 
 
+def test_a_gateway_whose_listeners_all_want_authorities_is_not_accepted() -> None:
+    nobody = "{validation: {caCertificateRefs: [{group: '', kind: ConfigMap, name: missing}]}}"
+    https = "{name: https, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: c}]}}"
+    tls = f", tls: {{frontend: {{default: {nobody}}}}}"
+    expected = {"Accepted": "False/ListenersNotValid", "Programmed": "False/Invalid"}
+    outcome = served(graph_of(gateway(f"[{https}]", more=tls)))
+    assert of_gateway(outcome) == {**expected, "ResolvedRefs": "False/ListenersNotResolved"}
+    assert of_listener(outcome, "https")["Accepted"] == "False/NoValidCACertificate"
+    # One that is accepted is enough.
+    outcome = served(graph_of(gateway(f"[{https}, {HTTP[1:-1]}]", more=tls)))
+    assert of_gateway(outcome)["Accepted"] == "True/ListenersNotValid"
+
+
 def test_kinds_that_a_listener_cannot_take_do_not_stop_it() -> None:
     kinds = "allowedRoutes: {kinds: [{kind: InvalidRoute}, {kind: HTTPRoute}]}"
     outcome = served(http(listeners=f"[{{name: http, port: 80, protocol: HTTP, {kinds}}}]"))
