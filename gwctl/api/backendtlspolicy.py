@@ -26,6 +26,9 @@ from gwctl.api.wire import (
 
 SYSTEM = "System"
 
+ANCESTORS_LIMIT = 16
+"""How many entries the status of a policy may have, those of all controllers together."""
+
 
 class PolicyTargetReference(Wire):
     """What a policy is for. ``section_name`` is the name of a Service's port; None or empty: all its ports."""

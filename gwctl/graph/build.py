@@ -14,6 +14,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
 
+from gwctl.api.backendtlspolicy import ANCESTORS_LIMIT
 from gwctl.api.endpointslice import EndpointSlice
 from gwctl.api.gateway import GatewayClass
 from gwctl.api.ref import Ref
@@ -247,6 +248,7 @@ class _Draft:
             claims=_freeze(self.index.claims, self.claims),
             losers=MappingProxyType(self.losers),
         )
+        policies = self._build_policies(previous)
         return Graph(
             MappingProxyType(dict(classes)),
             MappingProxyType(gateways),
@@ -257,8 +259,9 @@ class _Draft:
             self.certificates,
             self.client_certificates,
             self.client_authorities,
-            self._build_policies(previous),
+            policies,
             previous.orphans if previous else find_orphans(self.snapshot),
+            _find_unlisted(policies) if previous is None or policies is not previous.policies else previous.unlisted,
             _differing(self.changed_routes, previous.routes, self.routes) if previous else None,
             _differing(self.changed_endpoints, previous.endpoints, self.endpoints) if previous else None,
             index,
@@ -299,7 +302,8 @@ class _Draft:
             for key in (*node.attached, *(item.listener for item in node.attachments))
         }
         tls, problems = self.index.policies.judged[ref]
-        return PolicyNode(ref, policy, tuple(sorted(ancestors)), tls, problems) if ancestors else None
+        oldest_first = sorted(ancestors, key=lambda gateway: self.gateways[gateway].resource.age)
+        return PolicyNode(ref, policy, tuple(oldest_first), tls, problems) if ancestors else None
 
     def _who_refers(self, service: Ref) -> Collection[Ref]:
         return self.referrers[service] if service in self.referrers else self.index.referrers.get(service, ())
@@ -433,6 +437,15 @@ def _left(attachment: Attachment, loss: Loss | None) -> Attachment | None:
 def _check_classes(classes: Mapping[Ref, GatewayClass]) -> tuple[Problem, ...]:
     found = (check_class(resource) for resource in classes.values())
     return in_order(item for item in found if item is not None)
+
+
+def _find_unlisted(policies: Mapping[Ref, PolicyNode]) -> Mapping[Ref, tuple[Problem, ...]]:
+    """Give the Gateways for which the status of a policy has no place, with what is told of that."""
+    found: defaultdict[Ref, list[Problem]] = defaultdict(list)
+    for ref, policy in policies.items():
+        for gateway in policy.ancestors[ANCESTORS_LIMIT:]:
+            found[gateway].append(problem.no_place_in_policy(gateway, ref, ANCESTORS_LIMIT))
+    return {gateway: in_order(problems) for gateway, problems in found.items()}
 
 
 def _used(node: RouteNode | None) -> set[ServicePort]:

@@ -343,8 +343,8 @@ class Loss(NamedTuple):
 class PolicyNode:
     """A BackendTLSPolicy for Services that our Gateways may use.
 
-    ``ancestors`` are the Gateways of ours that have routes to one of its Services; ``tls`` what it asks for, None where
-    that cannot be had.
+    ``ancestors`` are the Gateways of ours that have routes to one of its Services, the oldest first; ``tls`` what it
+    asks for, None where that cannot be had.
     """
 
     ref: Ref
@@ -412,8 +412,8 @@ class Graph:
     ServicePort that an attached route refers to: sorted tuples, empty when there is none ready. ``certificates`` has
     every listener that terminates TLS, with those that can be served, in the order of its references;
     ``client_certificates`` every Gateway that shows one to backends, ``client_authorities`` every listener whose
-    clients must show one. ``orphans`` are the ListenerSets whose Gateway does not exist. The order of a mapping means
-    nothing.
+    clients must show one. ``orphans`` are the ListenerSets whose Gateway does not exist, ``unlisted`` has the Gateways
+    for which the status of a policy has no place. The order of a mapping means nothing.
 
     ``changed_routes`` and ``changed_endpoints`` are what differs from the graph that this one was built upon,
     what is gone included; None means that anything may. ``base`` are the routes of that graph, by which one can tell
@@ -431,6 +431,7 @@ class Graph:
     client_authorities: Mapping[ListenerKey, Authorities] = field(default_factory=dict)
     policies: Mapping[Ref, PolicyNode] = field(default_factory=dict)
     orphans: Mapping[Ref, ListenerSetNode] = field(default_factory=dict)
+    unlisted: Mapping[Ref, tuple[Problem, ...]] = field(default_factory=dict)
     changed_routes: frozenset[Ref] | None = field(default=None, compare=False)
     changed_endpoints: frozenset[ServicePort] | None = field(default=None, compare=False)
     index: Index | None = field(default=None, compare=False, repr=False)
@@ -453,4 +454,6 @@ class Graph:
             found += route.problems
         for policy in self.policies.values():
             found += policy.problems
+        for problems in self.unlisted.values():
+            found += problems
         return tuple(sorted(found, key=lambda problem: problem.order))

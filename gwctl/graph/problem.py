@@ -60,6 +60,12 @@ def unsupported_gateway_field(gateway: Ref, field: str, message: str) -> Problem
     return Problem(gateway, field, PARTIALLY_INVALID, "UnsupportedValue", message)
 
 
+def no_place_in_policy(gateway: Ref, policy: Ref, limit: int) -> Problem:
+    """The policy holds for the Gateway's routes all the same (PolicyStatus.ancestors)."""
+    message = f"a route uses {policy}, whose status has no place for this Gateway beside {limit} older ones"
+    return Problem(gateway, "spec.listeners", PARTIALLY_INVALID, "PolicyStatusFull", message)
+
+
 # ListenerSets. A set of which no listener stands needs no problem of its own.
 
 

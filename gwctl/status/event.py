@@ -111,6 +111,7 @@ def _gateway_problems(outcome: Outcome, ref: Ref) -> Iterator[Problem]:
     if node is None:
         return
     yield from _problems_of(outcome, node, ref)
+    yield from outcome.graph.unlisted.get(ref, ())
     addresses = outcome.addresses.get(ref)
     if addresses is not None and addresses.reason in _TOLD_OF_ADDRESSES:
         yield Problem(ref, "spec.addresses", "Programmed", addresses.reason, addresses.message)

@@ -47,7 +47,8 @@ def _sources(outcome: Outcome, ref: Ref) -> tuple[object, ...]:
     applied = outcome.applied.gateways.get(ref) if outcome.applied is not None else None
     keys = (listener.key for listener in node.listeners) if node is not None and outcome.refused else ()
     refused = tuple(outcome.refused.get(key) for key in keys)
-    return (id(node), id(applied), refused, outcome.addresses.get(ref), outcome.stale.get(ref))
+    unlisted = outcome.graph.unlisted.get(ref)
+    return (id(node), id(applied), refused, unlisted, outcome.addresses.get(ref), outcome.stale.get(ref))
 
 
 @dataclass(slots=True)
@@ -101,7 +102,8 @@ def _build_gateway(outcome: Outcome, node: GatewayNode) -> Status:
     applied = outcome.applied.gateways.get(node.ref) if outcome.applied is not None else None
     addresses = outcome.addresses.get(node.ref, UNKNOWN_ADDRESSES)
     declared = declared_by(node)
-    own = [*outcome.stale_problems(node.ref), *declared[node.ref].of_itself()]
+    unlisted = outcome.graph.unlisted.get(node.ref, ())
+    own = [*outcome.stale_problems(node.ref), *declared[node.ref].of_itself(), *unlisted]
     listeners = build_listeners(
         outcome, declared[node.ref], served_by(applied), parent=_NOT_ACCEPTED if _is_wrong(own) else ""
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from gwctl.api.backendtlspolicy import ANCESTORS_LIMIT
 from gwctl.api.wire import GATEWAY_GROUP
 from gwctl.status.condition import TYPES, Condition
 from gwctl.status.status import ListenerStatus, ParentStatus, Status
@@ -19,7 +20,10 @@ from gwctl.status.status import ListenerStatus, ParentStatus, Status
 JSON = Mapping[str, Any]
 
 CONDITIONS_LIMIT = 8
-ENTRIES: Mapping[str, tuple[str, int]] = {"parents": ("parentRef", 32), "ancestors": ("ancestorRef", 16)}
+ENTRIES: Mapping[str, tuple[str, int]] = {
+    "parents": ("parentRef", 32),
+    "ancestors": ("ancestorRef", ANCESTORS_LIMIT),
+}
 """The lists that controllers share: what names an entry, and how many the CRDs allow."""
 
 _REF_FIELDS = ("group", "kind", "namespace", "name", "sectionName", "port")
@@ -143,6 +147,9 @@ def _merge_entries(field: str) -> Callable[[_Merge, Sequence[ParentStatus], Sequ
         wanted: dict[tuple[str, ...], ParentStatus] = {}
         for parent in desired:
             wanted.setdefault(ref_key(_ref_json(parent), merge.namespace), parent)
+        # Which of ours there is place for must not depend on which came first.
+        others = sum(not isinstance(entry, Mapping) or not _is_own(entry, merge.controller_name) for entry in live)
+        wanted = dict(islice(wanted.items(), max(0, limit - others)))
         found: list[Any] = []
         for entry in live:
             if not isinstance(entry, Mapping) or not _is_own(entry, merge.controller_name):

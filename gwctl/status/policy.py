@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gwctl.api.backendtlspolicy import ANCESTORS_LIMIT
 from gwctl.api.ref import Ref
 from gwctl.api.wire import ParentReference
 from gwctl.graph.node import PolicyNode, Problem
@@ -38,7 +39,7 @@ def _build_policy(node: PolicyNode, outcome: Outcome) -> Status:
     )
     ancestors = tuple(
         ParentStatus(ParentReference(namespace=gateway.namespace, name=gateway.name), conditions)
-        for gateway in node.ancestors
+        for gateway in node.ancestors[:ANCESTORS_LIMIT]
     )
     metadata = node.resource.metadata
     generation = outcome.generation(node.ref, metadata.generation)

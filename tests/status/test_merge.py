@@ -208,6 +208,14 @@ def test_a_full_list_takes_no_more(field: str, limit: int) -> None:
     assert merge(desired, {field: [*others, others[0]]}) is None
 
 
+def test_which_entries_there_is_place_for_does_not_depend_on_which_came_first() -> None:
+    others = [{"ancestorRef": {"name": f"o{index}"}, "controllerName": "example.com/other"} for index in range(15)]
+    alone = merged(Status("u", 1, ancestors=(parent("younger"),)), {"ancestors": others})
+    assert [item["ancestorRef"]["name"] for item in alone["ancestors"][15:]] == ["younger"]
+    both = merged(Status("u", 1, ancestors=(parent("older"), parent("younger"))), alone)
+    assert [item["ancestorRef"]["name"] for item in both["ancestors"][15:]] == ["older"]
+
+
 def test_conditions_are_bounded_too() -> None:
     theirs = [live_condition(f"example.com/C{index}") for index in range(7)]
     new = merged(Status("u", 1, conditions=(ACCEPTED, RESOLVED)), {"conditions": theirs})

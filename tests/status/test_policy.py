@@ -91,6 +91,36 @@ def test_what_is_wrong_is_told_by_events_once() -> None:
     assert build_events(statuses, again) == ()
 
 
+def test_the_sixteen_oldest_gateways_have_entries_and_the_others_are_told() -> None:
+    made: list[Manifest] = []
+    names = [f"g{number:02}" for number in range(18)]
+    for number, name in enumerate(reversed(names)):
+        each = gateway([listener("http", 8000 + number)], name)
+        each["metadata"]["creationTimestamp"] = f"2026-01-{number + 1:02}T00:00:00Z"
+        made += each, http_route(name, [prefix_rule("/", backend("web"))], (), ({"name": name},))
+    graph = graph_of(backend_tls_policy("p", "web", "ca"), CA, *made, routes=())
+    statuses = build_statuses(Outcome(graph))
+    assert list(told(statuses)) == [f"Gateway default/{name}" for name in reversed(names[2:])]
+    note = "a route uses BackendTLSPolicy default/p, whose status has no place for this Gateway beside 16 older ones"
+    assert accepted_of(statuses, "g01").endswith(f"the Gateway is accepted; but spec.listeners: {note}")
+    assert accepted_of(statuses, "g02") == "the Gateway is accepted"
+    events = [event for event in build_events(None, statuses) if event.reason == "PolicyStatusFull"]
+    assert sorted(event.subject.name for event in events) == ["g00", "g01"]
+    # When an older one no longer uses it, its place is for the next.
+    assert graph.index is not None
+    gone = Ref("HTTPRoute", "default", "g17")
+    snapshot = graph.index.snapshot.apply({gone: None})
+    after = build_statuses(Outcome(build_graph(snapshot, CONTROLLER, graph, frozenset({gone}))), statuses)
+    assert list(told(after)) == [f"Gateway default/{name}" for name in reversed(names[1:17])]
+    assert accepted_of(after, "g01") == "the Gateway is accepted"
+    assert Ref("Gateway", "default", "g01") in after.changed
+
+
+def accepted_of(statuses: Statuses, name: str) -> str:
+    conditions = statuses.by_ref[Ref("Gateway", "default", name)].conditions or ()
+    return next(item.message for item in conditions if item.type == "Accepted")
+
+
 def test_a_policy_that_cannot_be_read_is_refused_and_names_the_field() -> None:
     names = [{"type": "IPAddress", "hostname": "a.test"}]
     policy = backend_tls_policy("p", "web", "ca", subjectAltNames=names)
