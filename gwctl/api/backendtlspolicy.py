@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StrictStr, ValidationError
 
-from gwctl.api.meta import Object, ObjectMeta
+from gwctl.api.meta import Object, ObjectMeta, Unreadable
 from gwctl.api.wire import (
     Group,
     Hostname,
@@ -86,16 +86,8 @@ class BackendTLSPolicy(Object):
 _UNKNOWN = BackendTLSPolicyValidation.model_validate({"hostname": "unknown.invalid", "wellKnownCACertificates": SYSTEM})
 
 
-class UnreadablePolicy(BackendTLSPolicy):
-    """Stands in for a policy that cannot be read: all that is known is what it is for.
-
-    ``wrong``: pairs of a field and what is wrong with it.
-    """
-
-    wrong: tuple[tuple[StrictStr, StrictStr], ...]
-
-    def check(self) -> list[Violation]:
-        return Object.check(self)
+class UnreadablePolicy(Unreadable, BackendTLSPolicy):
+    """Stands in for a policy that cannot be read: all that is known is what it is for."""
 
 
 def build_unreadable(manifest: Mapping[Any, Any], wrong: tuple[tuple[str, str], ...]) -> UnreadablePolicy | None:

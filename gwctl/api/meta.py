@@ -110,3 +110,15 @@ class Object(PartialWire):
             message = "must be a lowercase DNS label of at most 63 characters"
             found.append(Violation(("metadata", "namespace"), message))
         return found
+
+
+class Unreadable(Object):
+    """Stands in for a resource that cannot be read, with what little is known of it.
+
+    ``wrong``: pairs of a field and what is wrong with it.
+    """
+
+    wrong: tuple[tuple[StrictStr, StrictStr], ...]
+
+    def check(self) -> list[Violation]:
+        return Object.check(self)

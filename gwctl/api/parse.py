@@ -2,8 +2,8 @@
 
 Nothing here raises, whatever the manifest holds. The surprising facts: an unknown field is reported and the
 resource stands, as with an API server that warns; a null is an absent field, as with an API server; and a
-kind that we have nothing to do with gives neither a resource nor a report. A BackendTLSPolicy that cannot be read gives
-what stands in for it.
+kind that we have nothing to do with gives neither a resource nor a report. A Gateway, a route or a BackendTLSPolicy
+that cannot be read gives what stands in for it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gwctl.api import wire
-from gwctl.api.backendtlspolicy import BackendTLSPolicy, UnreadablePolicy, build_unreadable
+from gwctl.api.backendtlspolicy import BackendTLSPolicy, build_unreadable
 from gwctl.api.configmap import ConfigMap
 from gwctl.api.endpointslice import EndpointSlice
 from gwctl.api.gateway import CONTROLLER_PATTERN, Gateway, GatewayClass
 from gwctl.api.grpcroute import GRPCRoute
 from gwctl.api.httproute import HTTPRoute
 from gwctl.api.listenerset import ListenerSet
+from gwctl.api.meta import Unreadable
 from gwctl.api.namespace import Namespace
 from gwctl.api.ref import Ref
 from gwctl.api.referencegrant import ReferenceGrant
@@ -30,6 +31,7 @@ from gwctl.api.secret import Secret
 from gwctl.api.service import Service
 from gwctl.api.tcproute import TCPRoute
 from gwctl.api.tlsroute import TLSRoute
+from gwctl.api.unreadable import build_stand_in
 
 Resource = (
     GatewayClass
@@ -118,7 +120,7 @@ def known_versions(kind: str) -> frozenset[str]:
 
 def is_unreadable(resource: Resource | None) -> bool:
     """Tell whether a resource stands in for one that cannot be read."""
-    return isinstance(resource, UnreadablePolicy)
+    return isinstance(resource, Unreadable)
 
 
 def fall_back(resource: Resource | None, last: Resource | None) -> Resource | None:
@@ -126,11 +128,13 @@ def fall_back(resource: Resource | None, last: Resource | None) -> Resource | No
 
     What can no longer be read is as it was, but for a policy that is now for more: that must not get plain text there.
     """
-    if not isinstance(resource, UnreadablePolicy):
+    if not is_unreadable(resource):
         return last if resource is None else resource
-    if not isinstance(last, BackendTLSPolicy) or is_unreadable(last):
+    if last is None or is_unreadable(last):
         return resource
-    return last if set(resource.spec.target_refs) <= set(last.spec.target_refs) else resource
+    if isinstance(resource, BackendTLSPolicy) and isinstance(last, BackendTLSPolicy):
+        return last if set(resource.spec.target_refs) <= set(last.spec.target_refs) else resource
+    return last
 
 
 def parse_resource(manifest: object) -> ParseResult:
@@ -202,10 +206,12 @@ def _parse(model: type[Resource], manifest: Mapping[Any, Any], subject: Ref) -> 
 def _refuse(
     model: type[Resource] | None, value: Mapping[Any, Any], unknown: Iterable[Invalid], wrong: list[Invalid]
 ) -> ParseResult:
-    stand_in = None
-    if model is BackendTLSPolicy:
+    stand_in: Resource | None = None
+    if model is not None:
         known, _ = _prune_nulls({key: value.get(key) for key in ("metadata", "spec")}, 8)
-        stand_in = build_unreadable(known, tuple((item.field, item.message) for item in wrong))
+        told = tuple((item.field, item.message) for item in wrong)
+        is_policy = model is BackendTLSPolicy
+        stand_in = build_unreadable(known, told) if is_policy else build_stand_in(model, known, told)
     return ParseResult(stand_in, (*unknown, *wrong))
 
 

@@ -11,7 +11,7 @@ from gwctl.cli.failure import Failure
 from gwctl.graph.node import Problem
 from gwctl.providers.file import FileSource
 from gwctl.providers.source import SourceError
-from gwctl.runtime.pipeline import Pipeline, advance
+from gwctl.runtime.pipeline import Pipeline, advance, not_told
 
 
 class Result(NamedTuple):
@@ -47,7 +47,8 @@ def read_pipeline(path: Path, controller_name: str) -> Result:
 
 def find_findings(result: Result) -> list[Finding]:
     """Give every problem once, sorted by object and field."""
-    return sorted({*_invalid(result.invalid), *_problems(result.pipeline.problems)})
+    problems = not_told(result.pipeline.problems, result.invalid)
+    return sorted({*_invalid(result.invalid), *_problems(problems)})
 
 
 def _invalid(invalid: Iterable[Invalid]) -> Iterable[Finding]:

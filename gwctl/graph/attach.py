@@ -134,7 +134,8 @@ def _refuse(
         message = f"no listener of {parent} that is meant allows a {route.kind} from here"
         return problem.not_allowed_by_listeners(route, index, message)
     if not nodes:
-        return problem.no_matching_parent(route, index, f"{parent} has no listener: its Gateway does not let it in")
+        why = "cannot be read" if parent.kind == "Gateway" else "has no listener: its Gateway does not let it in"
+        return problem.no_matching_parent(route, index, f"{parent} {why}")
     name = f" {reference.section_name}" if reference.section_name is not None else ""
     port = f" at port {reference.port}" if reference.port is not None else ""
     return problem.no_matching_parent(route, index, f"{parent} has no listener{name}{port}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from gwctl.api.gateway import Gateway, GatewayClass, Listener
 from gwctl.api.listenerset import ListenerSet
 from gwctl.api.ref import Ref
+from gwctl.api.unreadable import UnreadableGateway
 from gwctl.graph import problem
 from gwctl.graph.conflict import mark_overlaps
 from gwctl.graph.gatewayclass import check_class
@@ -100,6 +101,9 @@ class _Draft:
     def add_own(self, resource: GatewayClass) -> None:
         """Add the Gateway's own listeners, which decide whether it is accepted."""
         ref, spec, wrong = self._gateway.ref, self._gateway.spec, self._wrong
+        if isinstance(self._gateway, UnreadableGateway):
+            self._problems += (problem.unreadable_gateway(ref, *told) for told in self._gateway.wrong)
+            return
         if check_class(resource) is not None:
             message = f"{resource.ref} is not accepted"
             wrong.append(problem.invalid_parameters(ref, "spec.gatewayClassName", message))
@@ -128,7 +132,9 @@ class _Draft:
         ref, gateway, listeners = listener_set.ref, self._gateway.ref, listener_set.spec.listeners
         found: list[Problem] = []
         attached = lets_in(self._gateway, listener_set, snapshot)
-        if not attached:
+        if isinstance(self._gateway, UnreadableGateway):
+            found.append(problem.parent_not_accepted(ref, f"{gateway} cannot be read"))
+        elif not attached:
             found.append(problem.listener_set_not_allowed(ref, gateway))
         elif not self._accepted:
             found.append(problem.parent_not_accepted(ref, f"{gateway} is not accepted"))

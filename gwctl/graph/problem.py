@@ -43,6 +43,11 @@ def fall_back(subject: Ref, field: str, message: str) -> Problem:
 # GatewayClass and Gateway
 
 
+def unreadable_gateway(gateway: Ref, field: str, message: str) -> Problem:
+    """Nobody knows what it was before."""
+    return Problem(gateway, field, ACCEPTED, "Invalid", message)
+
+
 def invalid_parameters(subject: Ref, field: str, message: str) -> Problem:
     return Problem(subject, field, ACCEPTED, "InvalidParameters", message)
 
@@ -253,6 +258,11 @@ def hostnames_not_closed(route: Ref, parent: int, listener: str, hostnames: Sequ
 
 
 # Rules
+
+
+def unreadable_route(route: Ref, field: str, message: str) -> Problem:
+    """Nobody knows what it was before."""
+    return Problem(route, field, ACCEPTED, "UnsupportedValue", message)
 
 
 def unsupported_value(route: Ref, field: str, message: str, *, others_stand: bool) -> Problem:

@@ -14,6 +14,7 @@ from gwctl.api.httproute import HTTPBackendRef, HTTPRoute, HTTPRouteFilter
 from gwctl.api.ref import Ref
 from gwctl.api.tcproute import TCPRoute
 from gwctl.api.tlsroute import TLSRoute
+from gwctl.api.unreadable import UnreadableRoute
 from gwctl.api.wire import BackendObjectReference, BackendRef
 from gwctl.graph import problem
 from gwctl.graph.attach import Attached, Parents, attach_route
@@ -49,6 +50,9 @@ def build_route(route: Route, snapshot: Snapshot, parents: Parents, policies: Po
     attached = attach_route(route, parents, snapshot)
     if not attached.is_ours:
         return None
+    if isinstance(route, UnreadableRoute):
+        told = (problem.unreadable_route(route.ref, field, message) for field, message in route.wrong)
+        return RouteNode(route.ref, route, (), (), attached.references, in_order(told))
     builder = _RuleBuilder(route, snapshot, policies, attached)
     rules = builder.build()
     problems = builder.problems

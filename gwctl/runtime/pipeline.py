@@ -5,10 +5,10 @@ The offline commands run this very code, so what they print is what the controll
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from gwctl.api.parse import Resource
+from gwctl.api.parse import Invalid, Resource
 from gwctl.api.ref import Ref
 from gwctl.graph.build import build_graph
 from gwctl.graph.node import Graph, Problem
@@ -30,6 +30,12 @@ class Pipeline:
     def problems(self) -> tuple[Problem, ...]:
         """All that users must fix, as far as resources parse."""
         return self.graph.problems
+
+
+def not_told(problems: Iterable[Problem], invalid: Iterable[Invalid]) -> Iterator[Problem]:
+    """Yield the problems but those of objects that cannot be read, of which ``invalid`` tells already."""
+    told = {(item.subject, item.field, item.message) for item in invalid}
+    return (item for item in problems if (item.subject, item.field, item.message) not in told)
 
 
 def advance(

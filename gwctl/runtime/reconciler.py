@@ -50,7 +50,7 @@ from gwctl.haproxy.state import State
 from gwctl.haproxy.table import Upstream
 from gwctl.routing.virtualhost import Frontend, FrontendKey
 from gwctl.runtime.metrics import Metrics
-from gwctl.runtime.pipeline import Pipeline, advance
+from gwctl.runtime.pipeline import Pipeline, advance, not_told
 from gwctl.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -317,7 +317,9 @@ class Reconciler:
             *self._refused_policies(),
             *self._refused_validations(),
         )
-        current: frozenset[Problem | Invalid] = frozenset((*invalid, *graph.problems, *refusals, *warnings))
+        current: frozenset[Problem | Invalid] = frozenset(
+            (*invalid, *not_told(graph.problems, invalid), *refusals, *warnings)
+        )
         for problem in sorted(current - self._reported, key=str):
             log.warning("resource problem", extra=_describe(problem))
         for problem in sorted(self._reported - current, key=str):

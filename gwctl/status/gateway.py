@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from gwctl.api.parse import is_unreadable
 from gwctl.api.ref import Ref
 from gwctl.graph.node import GatewayNode, ListenerKey, ListenerNode, ListenerSetNode, Problem
 from gwctl.status.condition import Condition, join, judge, other, select, warn, with_notes
@@ -110,7 +111,7 @@ def _build_gateway(outcome: Outcome, node: GatewayNode) -> Status:
     conditions = (
         _accept(declared[node.ref], own),
         _program(outcome, node, applied, declared[node.ref], addresses),
-        _resolve(own, listeners),
+        *(() if is_unreadable(node.resource) else (_resolve(own, listeners),)),
         *(item for kind in GATEWAY_WARNINGS for item in warn(kind, select(own, kind))),
     )
     metadata = node.resource.metadata

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from gwctl.api.parse import is_unreadable
 from gwctl.api.ref import Ref
 from gwctl.api.wire import GATEWAY_GROUP, ParentReference
 from gwctl.graph.node import Graph, Problem, RouteNode
@@ -50,8 +51,12 @@ def build_routes(outcome: Outcome, before: Outcome | None) -> Iterator[tuple[Ref
 
 def _build_route(node: RouteNode, outcome: Outcome) -> Status:
     graph, stale = outcome.graph, outcome.stale_problems(node.ref)
+    is_read = not is_unreadable(node.resource)
     parents = tuple(
-        ParentStatus(parent, _judge_parent([*stale, *(p for p in node.problems if p.parent in (None, index))]))
+        ParentStatus(
+            parent,
+            _judge_parent([*stale, *(p for p in node.problems if p.parent in (None, index))], is_read=is_read),
+        )
         for index, parent in enumerate(node.resource.spec.parent_refs)
         if is_ours(parent, node.ref, graph)
     )
@@ -66,10 +71,13 @@ def is_ours(parent: ParentReference, route: Ref, graph: Graph) -> bool:
     return Ref(parent.kind, parent.namespace or route.namespace, parent.name) in PARENTS[parent.kind](graph)
 
 
-def _judge_parent(problems: Sequence[Problem]) -> tuple[Condition, ...]:
+def _judge_parent(problems: Sequence[Problem], *, is_read: bool) -> tuple[Condition, ...]:
     partial = [item for item in select(problems, "PartiallyInvalid") if item.message.startswith(_PARTIAL)]
     notes = [item for item in other(problems, _CONDITIONS) if item not in partial]
     accepted = judge("Accepted", select(problems, "Accepted"), with_notes("the route is accepted", notes))
+    if not is_read:
+        # What it refers to is not known either.
+        return (accepted,)
     # It must not be there for a route that is not accepted (RouteConditionPartiallyInvalid).
     partial = partial if accepted.status == "True" else []
     falls_back = bool(partial) and partial[0].message.startswith(FALL_BACK)

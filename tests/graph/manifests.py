@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from gwctl.api.parse import Resource, parse_resource
+from gwctl.api.parse import Resource, is_unreadable, parse_resource
 from gwctl.graph.build import build_graph
 from gwctl.graph.node import Graph, Problem
 from gwctl.snapshot import Snapshot
@@ -41,6 +41,14 @@ def read(manifest: Mapping[str, Any]) -> Resource:
     assert result.invalid == ()
     assert result.resource is not None
     return result.resource
+
+
+def stand_in(text: str) -> Resource:
+    """Give what stands in for a manifest that cannot be read."""
+    resource = parse_resource({"apiVersion": "gateway.networking.k8s.io/v1", **yaml.safe_load(text)}).resource
+    assert resource is not None
+    assert is_unreadable(resource)
+    return resource
 
 
 def read_all(text: str) -> list[Resource]:

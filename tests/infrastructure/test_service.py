@@ -17,7 +17,7 @@ from gwctl.graph.build import build_graph
 from gwctl.graph.gatewayservice import owner_of
 from gwctl.infrastructure.service import ApplyService, DeleteService, ServiceChange, ServiceSettings, plan_services
 from gwctl.snapshot import Snapshot
-from tests.graph.manifests import CONTROLLER, read, read_all
+from tests.graph.manifests import CONTROLLER, read, read_all, stand_in
 
 SETTINGS = ServiceSettings(CONTROLLER, "gwctl-system", {"app": "gwctl"}, annotations={"lb": "internal"})
 CLASS = "{kind: GatewayClass, metadata: {name: gwctl, uid: c1}, spec: {controllerName: example.com/gwctl}}\n---\n"
@@ -269,6 +269,10 @@ def test_a_gateway_that_cannot_be_read_keeps_its_services() -> None:
     graph = build_graph(snapshot, CONTROLLER, service_namespace=SETTINGS.namespace)
     assert plan_services(graph, snapshot, SETTINGS, exists=lambda ref: ref.name == "web") == ()
     assert len(plan_services(graph, snapshot, SETTINGS, exists=lambda ref: ref.name == "other")) == 2
+    bad = stand_in(gateway(listeners="[]").partition("---")[0])
+    snapshot = snapshot.apply({bad.ref: bad})
+    graph = build_graph(snapshot, CONTROLLER, service_namespace=SETTINGS.namespace)
+    assert plan_services(graph, snapshot, SETTINGS) == ()
 
 
 def test_a_service_that_is_on_its_way_out_is_left_alone_until_it_is_gone() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gwctl.api.ref import Ref
 from gwctl.graph.build import build_graph
 from gwctl.graph.gatewayservice import service_ref
 from gwctl.graph.node import Graph, ListenerKey
@@ -11,7 +12,7 @@ from gwctl.graph.problem import fall_back
 from gwctl.snapshot import Snapshot
 from gwctl.status.build import build_statuses
 from gwctl.status.outcome import GatewayAddresses, Outcome, Stale
-from tests.graph.manifests import CONTROLLER, graph_of, read_all
+from tests.graph.manifests import CLASS, CONTROLLER, graph_of, read_all, stand_in
 from tests.status.resources import (
     CLASS_REF,
     GATEWAY_REF,
@@ -19,6 +20,7 @@ from tests.status.resources import (
     message,
     of_gateway,
     of_listener,
+    of_parents,
     served,
     status_of,
     words,
@@ -222,6 +224,33 @@ def test_two_gateways_that_want_one_port() -> None:
     other = "{kind: Gateway, metadata: {name: a}, spec: {gatewayClassName: gwctl, listeners: [{name: l, port: 80, "
     outcome = served(graph_of(gateway(HTTP) + other + "protocol: HTTP}]}}"))
     assert of_listener(outcome, "http")["Accepted"] == "False/PortUnavailable"
+
+
+def test_a_gateway_that_could_never_be_read_is_not_accepted_and_says_why() -> None:
+    bad = stand_in(
+        "{kind: Gateway, metadata: {name: gw, generation: 2}, "
+        "spec: {gatewayClassName: gwctl, listeners: [{name: http, port: 0, protocol: HTTP}]}}"
+    )
+    routes = "".join(
+        f"{{kind: HTTPRoute, metadata: {{name: r{index}}}, spec: {{parentRefs: [{parent}]}}}}\n---\n"
+        for index, parent in enumerate(("{name: gw}", "{kind: ListenerSet, name: set}"))
+    )
+    listener_set = (
+        "{kind: ListenerSet, metadata: {name: set}, "
+        "spec: {parentRef: {name: gw}, listeners: [{name: a, port: 81, protocol: HTTP}]}}\n---\n"
+    )
+    snapshot = Snapshot.of([*read_all(CLASS + listener_set + routes), bad])
+    outcome = served(build_graph(snapshot, CONTROLLER, service_namespace="gwctl"))
+    assert of_gateway(outcome) == {"Accepted": "False/Invalid", "Programmed": "False/Invalid"}
+    status = status_of(outcome, GATEWAY_REF)
+    assert (status.generation, status.listeners, status.attached_listener_sets) == (2, (), 0)
+    assert message(status.conditions, "Accepted").startswith("spec.listeners[0].port: must be at least 1")
+    of_set = status_of(outcome, Ref("ListenerSet", "default", "set")).conditions
+    assert words(of_set) == {"Accepted": "False/ParentNotAccepted", "Programmed": "False/ParentNotProgrammed"}
+    assert "Gateway default/gw cannot be read" in message(of_set, "Accepted")
+    for index in (0, 1):
+        (parent,) = of_parents(outcome, Ref("HTTPRoute", "default", f"r{index}"))
+        assert parent["Accepted"] == "False/NoMatchingParent"
 
 
 def test_what_cannot_be_read_any_more_stands_as_it_was() -> None:

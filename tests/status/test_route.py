@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from gwctl.api.ref import Ref
+from gwctl.graph.build import build_graph
 from gwctl.graph.problem import fall_back
+from gwctl.snapshot import Snapshot
 from gwctl.status.build import build_statuses
 from gwctl.status.event import build_events
 from gwctl.status.outcome import Stale
-from tests.graph.manifests import GATEWAY, graph_of
+from tests.graph.manifests import CONTROLLER, GATEWAY, graph_of, read_all, stand_in
 from tests.status.resources import ROUTE_REF, gateway, message, of_parents, same, served, status_of
 
 GOOD = {"Accepted": "True/Accepted", "ResolvedRefs": "True/ResolvedRefs"}
@@ -22,6 +24,9 @@ THEIRS = (
 
 def route(parents: str = "[{name: gw}]", more: str = "", kind: str = "HTTPRoute", meta: str = "name: r") -> str:
     return f"{{kind: {kind}, metadata: {{{meta}}}, spec: {{parentRefs: {parents}{more}}}}}\n---\n"
+
+
+GLOB = ", rules: [{matches: [{path: {type: Glob}}]}]"
 
 
 def rule(text: str) -> str:
@@ -170,6 +175,20 @@ def test_a_tcproute_whose_listener_an_older_one_has_is_accepted_and_told() -> No
     assert of_parents(outcome, first) == of_parents(outcome, second) == [GOOD]
     (parent,) = status_of(outcome, second).parents or ()
     assert "listener tcp serves the older TCPRoute default/a" in message(parent.conditions, "Accepted")
+
+
+def test_a_route_that_could_never_be_read_is_not_accepted() -> None:
+    other = route(more=rule("{matches: [{path: {value: /a}}]}"), meta="name: other")
+    snapshot = Snapshot.of(read_all(GATEWAY + other))
+    bad = stand_in(route(more=GLOB, meta="name: r, generation: 2").removesuffix("---\n"))
+    outcome = served(build_graph(snapshot.apply({bad.ref: bad}), CONTROLLER))
+    assert of_parents(outcome) == [{"Accepted": "False/UnsupportedValue"}]
+    status = status_of(outcome, ROUTE_REF)
+    assert status.generation == 2
+    told = message((status.parents or ())[0].conditions, "Accepted")
+    assert told.startswith("spec.rules[0].matches[0].path.type: must be 'Exact'")
+    assert of_parents(outcome, Ref("HTTPRoute", "default", "other")) == [GOOD]
+    assert [node.attached_routes for node in outcome.graph.listeners.values()] == [1]
 
 
 def test_a_route_that_cannot_be_read_any_more_is_served_as_it_was() -> None:
