@@ -76,34 +76,30 @@ class Client:
 
     async def api_version(self) -> str:
         """Give the Data Plane API's own version, such as ``v3.4.2``."""
-        info = await self._get("/info")
-        return str(info["api"]["version"]).split()[0]
+        return await self._get("/info", lambda body: str(body["api"]["version"]).split()[0])
 
     async def process(self) -> Process:
         """Give HAProxy's worker process. Where HAProxy is gone, the API answers 200 without saying anything of it."""
-        path = "/services/haproxy/runtime/info"
-        body = await self._get(path)
-        info = (body[0] if isinstance(body, list) else body).get("info") or {}
-        if "pid" not in info:
-            raise Unavailable(f"GET {path}: HAProxy does not answer")
-        return Process(int(info["pid"]), int(info.get("uptime", 0)), str(info["version"]))
+        process = await self._get("/services/haproxy/runtime/info", _read_process)
+        if process is None:
+            raise Unavailable("GET /services/haproxy/runtime/info: HAProxy does not answer")
+        return process
 
     # Configuration
 
     async def configuration_version(self) -> int:
         """Give the version that the next transaction must name."""
-        return int(await self._get("/services/haproxy/configuration/version"))
+        return await self._get("/services/haproxy/configuration/version", int)
 
     async def sections(self, kind: SectionKind, transaction: str | None = None) -> list[dict[str, Json]]:
-        """Give all sections of a kind with their children."""
+        """Give all sections of a kind with their children, each with its name."""
         parameters = {"full_section": "true", **_transaction(transaction)}
-        body = await self._get(f"/services/haproxy/configuration/{kind}", parameters)
-        return list(body or ())
+        return await self._get(f"/services/haproxy/configuration/{kind}", _read_sections, parameters)
 
     async def global_section(self, transaction: str | None = None) -> dict[str, Json]:
         """Give the ``global`` section."""
         parameters = {"full_section": "true", **_transaction(transaction)}
-        return dict(await self._get("/services/haproxy/configuration/global", parameters))
+        return await self._get("/services/haproxy/configuration/global", _read_object, parameters)
 
     async def replace_global(self, section: Mapping[str, Json], transaction: str) -> None:
         """Replace the ``global`` section within a transaction."""
@@ -130,8 +126,8 @@ class Client:
 
     async def begin(self, version: int) -> str:
         """Open a transaction on the configuration of this version; give its id."""
-        response = await self._send("POST", "/services/haproxy/transactions", {"version": str(version)})
-        return _understand(response, lambda body: str(body["id"]))
+        response = await self._send("POST", _TRANSACTIONS, {"version": str(version)})
+        return _understand(response, lambda body: str(body["id"]), f"POST {_TRANSACTIONS}")
 
     async def commit(self, transaction: str) -> str | None:
         """Commit a transaction; give the id of the reload that follows, None when HAProxy has reloaded already."""
@@ -148,8 +144,8 @@ class Client:
 
     async def reload_status(self, reload: str) -> tuple[str, str]:
         """Give a reload's status (``in_progress``, ``succeeded`` or ``failed``) and what HAProxy said."""
-        response = await self._send("GET", "/services/haproxy/reloads/{name}", name=reload)
-        return _understand(response, lambda body: (str(body["status"]), str(body.get("response", ""))))
+        path = "/services/haproxy/reloads/{name}"
+        return await self._get(path, lambda body: (str(body["status"]), str(body.get("response", ""))), name=reload)
 
     async def configuration_text(self, transaction: str | None = None) -> bytes:
         """Give the configuration as the API renders it, with the changes of a transaction."""
@@ -199,7 +195,7 @@ class Client:
         """Add a certificate's file, which changes nothing at runtime; give its path."""
         path = "/services/haproxy/storage/ssl_certificates"
         response = await self._send_certificate("POST", path, name, pem, {"skip_reload": "true"})
-        return _understand(response, lambda body: str(body["file"]))
+        return _understand(response, lambda body: str(body["file"]), f"POST {path}")
 
     async def delete_stored_certificate(self, name: str) -> None:
         """Delete a certificate's file; one that is gone is no error."""
@@ -211,8 +207,10 @@ class Client:
 
     async def stored(self, kind: Literal["maps", "general", "ssl_certificates"]) -> dict[str, str]:
         """Give the stored files of a kind: name to path."""
-        items = await self._get(f"/services/haproxy/storage/{kind}")
-        return {str(item["storage_name"]): str(item["file"]) for item in items or ()}
+        return await self._get(
+            f"/services/haproxy/storage/{kind}",
+            lambda body: {str(item["storage_name"]): str(item["file"]) for item in body or ()},
+        )
 
     async def delete_general(self, name: str) -> None:
         """Delete a file of general use."""
@@ -220,33 +218,38 @@ class Client:
 
     async def _upload(self, path: str, name: str, text: str) -> str:
         files = {"file_upload": (name, text.encode(), "text/plain")}
-        return _understand(await self._send("POST", path, files=files), lambda body: str(body["file"]))
+        response = await self._send("POST", path, files=files)
+        return _understand(response, lambda body: str(body["file"]), f"POST {path}")
 
     # Runtime: rows
 
     async def rows(self, table: str) -> list[tuple[str, str]]:
         """Give all rows of a map as HAProxy has them, in its order; a key may be there twice."""
-        response = await self._send("GET", "/services/haproxy/runtime/maps/{name}/entries", name=table)
-        return _understand(response, lambda body: [(str(row["key"]), str(row["value"])) for row in body or ()])
+        return await self._get(
+            "/services/haproxy/runtime/maps/{name}/entries",
+            lambda body: [(str(row["key"]), str(row["value"])) for row in body or ()],
+            name=table,
+        )
 
     async def count(self, table: str) -> int:
         """Give the sum of a table of counters; zero where HAProxy has no such table."""
+        path = "/services/haproxy/runtime/stick_tables/{name}/entries"
         try:
-            response = await self._send("GET", "/services/haproxy/runtime/stick_tables/{name}/entries", name=table)
+            return await self._get(
+                path, lambda body: sum(int(entry.get("gpc0") or 0) for entry in body or ()), name=table
+            )
         except Refused as error:
             if "No such table" in str(error):
                 return 0
             raise
-        return _understand(response, lambda body: sum(int(entry.get("gpc0") or 0) for entry in body or ()))
 
     async def row(self, table: str, key: str) -> str | None:
         """Give the value of a row, None where there is none."""
         path = "/services/haproxy/runtime/maps/{name}/entries/{key}"
         try:
-            response = await self._send("GET", path, name=table, key=key)
+            return await self._get(path, lambda body: str(body["value"]), name=table, key=key)
         except NotFound:
             return None
-        return _understand(response, lambda body: str(body["value"]))
 
     async def add_row(self, table: str, key: str, value: str) -> None:
         """Add a row."""
@@ -274,9 +277,8 @@ class Client:
     # Runtime: servers
 
     async def servers(self, slot: str) -> list[dict[str, Json]]:
-        """Give the servers of a backend as HAProxy has them."""
-        response = await self._send("GET", "/services/haproxy/runtime/backends/{name}/servers", name=slot)
-        return _understand(response, lambda body: [dict(server) for server in body or ()])
+        """Give the servers of a backend as HAProxy has them, each with its name, address and port."""
+        return await self._get("/services/haproxy/runtime/backends/{name}/servers", _read_servers, name=slot)
 
     async def add_server(self, slot: str, server: Mapping[str, Json]) -> None:
         """Add a server, which is in maintenance first."""
@@ -299,13 +301,14 @@ class Client:
 
     async def certificates(self) -> list[str]:
         """Give the names of all certificates that HAProxy holds, those without content included."""
-        items = await self._get("/services/haproxy/runtime/ssl_certs")
-        return [str(item["storage_name"]) for item in items or ()]
+        return await self._get(
+            "/services/haproxy/runtime/ssl_certs", lambda body: [str(item["storage_name"]) for item in body or ()]
+        )
 
     async def certificate(self, name: str) -> dict[str, Json] | None:
         """Describe a certificate that HAProxy holds, None where it holds none of that name."""
         try:
-            return dict(await self._get("/services/haproxy/runtime/ssl_certs/{name}", name=name))
+            return await self._get("/services/haproxy/runtime/ssl_certs/{name}", _read_object, name=name)
         except NotFound:
             return None
 
@@ -323,8 +326,10 @@ class Client:
 
     async def authorities(self) -> dict[str, int]:
         """Give all sets of authorities that HAProxy holds, and of how many certificates each is."""
-        items = await self._get("/services/haproxy/runtime/ssl_ca_files")
-        return {str(item["storage_name"]): int(str(item["count"]).split()[0]) for item in items or ()}
+        return await self._get(
+            "/services/haproxy/runtime/ssl_ca_files",
+            lambda body: {str(item["storage_name"]): int(str(item["count"]).split()[0]) for item in body or ()},
+        )
 
     async def add_authorities(self, name: str, pem: Sensitive) -> None:
         """Give HAProxy a set of authorities. One that is there is refused, as is content that it does not take."""
@@ -340,8 +345,11 @@ class Client:
 
     async def crt_list(self, path: str) -> list[tuple[int, CrtEntry]]:
         """Give the entries of a crt-list, each with the number of its line."""
-        entries = await self._get("/services/haproxy/runtime/ssl_crt_lists/entries", {"name": path})
-        return [(int(item["line_number"]), _read_entry(item)) for item in entries or ()]
+        return await self._get(
+            "/services/haproxy/runtime/ssl_crt_lists/entries",
+            lambda body: [(int(item["line_number"]), _read_entry(item)) for item in body or ()],
+            {"name": path},
+        )
 
     async def add_entry(self, path: str, entry: CrtEntry) -> None:
         """Add an entry to a crt-list."""
@@ -365,8 +373,16 @@ class Client:
 
     # Transport
 
-    async def _get(self, path: str, parameters: Mapping[str, str] | None = None, *, name: str = "") -> Json:
-        return _understand(await self._send("GET", path, parameters, name=name), lambda body: body)
+    async def _get(
+        self,
+        path: str,
+        take: Callable[[Json], T],
+        parameters: Mapping[str, str] | None = None,
+        *,
+        name: str = "",
+        key: str = "",
+    ) -> T:
+        return _understand(await self._send("GET", path, parameters, name=name, key=key), take, f"GET {path}")
 
     async def _send(
         self,
@@ -400,12 +416,34 @@ class Client:
         return await self._http.request(method, url, **content)
 
 
-def _understand(response: httpx.Response, take: Callable[[Json], T]) -> T:
+def _understand(response: httpx.Response, take: Callable[[Json], T], call: str) -> T:
     """Take what is wanted from a response's JSON; one that holds something else counts as no answer."""
     try:
         return take(response.json())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Unavailable(f"the Data Plane API's answer is not what was asked for: {type(error).__name__}") from None
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        kind = type(error).__name__
+        raise Unavailable(f"{call}: the Data Plane API's answer is not what was asked for: {kind}") from None
+
+
+def _read_process(body: Json) -> Process | None:
+    """Read the worker process, None where the API says nothing of it."""
+    info = (body[0] if isinstance(body, list) else body).get("info") or {}
+    return Process(int(info["pid"]), int(info.get("uptime", 0)), str(info["version"])) if "pid" in info else None
+
+
+def _read_object(body: Json) -> dict[str, Json]:
+    return {**body}
+
+
+def _read_sections(body: Json) -> list[dict[str, Json]]:
+    return [{**section, "name": str(section["name"])} for section in body or ()]
+
+
+def _read_servers(body: Json) -> list[dict[str, Json]]:
+    return [
+        {**server, "name": str(server["name"]), "address": str(server["address"]), "port": int(server["port"])}
+        for server in body or ()
+    ]
 
 
 def _error(method: str, path: str, response: httpx.Response, sent: Sensitive | None) -> Exception:

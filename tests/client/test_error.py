@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import httpx
 import pytest
 
+from gwctl.api.sensitive import Sensitive
 from gwctl.dataplane import (
     AlreadyExists,
     NotFound,
@@ -15,6 +18,7 @@ from gwctl.dataplane import (
 )
 from gwctl.dataplane.client import Client
 from gwctl.dataplane.version import parse_version, require_supported
+from gwctl.haproxy.state import SectionKind
 
 KEY = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----"
 
@@ -101,10 +105,40 @@ async def test_an_older_pair_is_refused_with_one_sentence(api: str, haproxy: str
             await require_supported(client)
 
 
-@pytest.mark.parametrize("answer", [httpx.Response(200, text="<html>"), httpx.Response(200, json={"other": 1})])
-async def test_an_answer_that_holds_something_else_counts_as_none(answer: httpx.Response) -> None:
-    async with Client("http://dataplane", "a", "b", transport=httpx.MockTransport(lambda _: answer)) as client:
+READS: dict[str, Callable[[Client], Awaitable[object]]] = {
+    "api_version": lambda client: client.api_version(),
+    "process": lambda client: client.process(),
+    "configuration_version": lambda client: client.configuration_version(),
+    "sections": lambda client: client.sections(SectionKind.FRONTENDS),
+    "global_section": lambda client: client.global_section(),
+    "begin": lambda client: client.begin(1),
+    "reload_status": lambda client: client.reload_status("1"),
+    "store_general": lambda client: client.store_general("x", "y"),
+    "store_certificate": lambda client: client.store_certificate("x", Sensitive("y")),
+    "stored": lambda client: client.stored("maps"),
+    "rows": lambda client: client.rows("t"),
+    "count": lambda client: client.count("t"),
+    "row": lambda client: client.row("t", "k"),
+    "servers": lambda client: client.servers("s"),
+    "certificates": lambda client: client.certificates(),
+    "certificate": lambda client: client.certificate("x"),
+    "authorities": lambda client: client.authorities(),
+    "crt_list": lambda client: client.crt_list("/l"),
+}
+
+
+@pytest.mark.parametrize("text", ["<c2VjcmV0>", '["c2VjcmV0"]', '"c2VjcmV0"', '[["c2VjcmV0"]]', "7.5e999"])
+@pytest.mark.parametrize("read", READS)
+async def test_an_answer_that_holds_something_else_counts_as_none_and_is_not_repeated(read: str, text: str) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, text=text))
+    async with Client("http://dataplane", "a", "b", transport=transport) as client:
+        with pytest.raises(Unavailable, match=r"(GET|POST) /.*: the Data Plane API's answer is not what") as error:
+            await READS[read](client)
+    assert "c2VjcmV0" not in f"{error.value} {error.value!r} {error.value.__cause__!r}"
+
+
+@pytest.mark.parametrize("body", [{"api": {"version": ""}}, {"api": []}, {}, [], None])
+async def test_an_api_that_does_not_tell_its_version_counts_as_none(body: object) -> None:
+    async with client_of(200, body) as client:
         with pytest.raises(Unavailable):
-            await client.begin(1)
-        with pytest.raises(Unavailable):
-            await client.row("t", "k")
+            await require_supported(client)
