@@ -98,6 +98,7 @@ class DataPlane:
         self.port = 0
         self._temporary: list[Path] = []
         self.folder = folder.absolute() if folder else self._make_temporary()
+        self.maps = self.folder / "maps"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.sockets = self.folder
         if len(os.fsencode(self.folder)) > LONGEST_SOCKET_FOLDER:
@@ -281,7 +282,7 @@ class DataPlane:
                     "backups_number": 2,
                 },
                 "resources": {
-                    "maps_dir": at["maps"],
+                    "maps_dir": str(self.maps),
                     "ssl_certs_dir": at["ssl"],
                     "general_storage_dir": at["general"],
                     "dataplane_storage_dir": at["dataplane"],

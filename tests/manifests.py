@@ -62,7 +62,7 @@ def endpoints(
                 "apiVersion": "discovery.k8s.io/v1",
                 "kind": "EndpointSlice",
                 "metadata": meta,
-                "addressType": "IPv4",
+                "addressType": "IPv6" if any(":" in address for address, _ in addresses) else "IPv4",
                 "endpoints": [{"addresses": [address]} for address, at in addresses if at == port],
                 "ports": [{"port": port, **({"name": port_name} if port_name else {})}],
             }

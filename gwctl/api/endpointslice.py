@@ -25,7 +25,8 @@ _OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4 = re.compile(rf"{_OCTET}(\.{_OCTET}){{3}}")
 
 
-def _canonical(value: object) -> object:
+def canonical_address(value: object) -> object:
+    """Give an IPv6 address in one form, whoever has written it; anything else as it is."""
     if isinstance(value, str) and ":" in value:
         try:
             return str(ipaddress.IPv6Address(value))
@@ -54,7 +55,7 @@ class _WireEndpoint(PartialWire):
     )
 
     addresses: Annotated[
-        tuple[Annotated[StrictStr, BeforeValidator(_canonical)], ...], Field(min_length=1, max_length=100)
+        tuple[Annotated[StrictStr, BeforeValidator(canonical_address)], ...], Field(min_length=1, max_length=100)
     ]
     conditions: EndpointConditions = EndpointConditions()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from gwctl.api.endpointslice import canonical_address
 from gwctl.dataplane.client import Client, Json
 from gwctl.dataplane.error import NotFound
 from gwctl.haproxy.desired import is_slot
@@ -127,7 +128,9 @@ def parse_servers(servers: Iterable[dict[str, Json]]) -> Servers:
 
 
 def _server(name: str, item: dict[str, Json]) -> Server:
-    return Server(str(item["address"]), int(item["port"]), _state(item), protocol_of(name), tls_of(name))
+    return Server(
+        str(canonical_address(item["address"])), int(item["port"]), _state(item), protocol_of(name), tls_of(name)
+    )
 
 
 def _state(item: dict[str, Json]) -> AdminState:

@@ -70,6 +70,9 @@ _REST_SECONDS = 120.0
 """How long a Service that routes have left is kept for requests that chose it before and wait: for a body, an answer of
 ExternalAuth, a pause between attempts. For as long again its slot is given to no other, for those that connect."""
 
+_RETIRED_AT_ONCE = 50
+"""How many servers are tried to be deleted before other work has its turn."""
+
 _ROUNDS = 5
 """How often one run plans anew before it gives up: a transaction and its sequel take two."""
 
@@ -131,6 +134,7 @@ class Reconciler:
         self._refused: dict[FrontendKey, str] = {}
         self._refused_certificates: dict[str, str] = {}
         self._retry_refused = 0.0
+        self._retired_first = 0
         self._resting: dict[str, Rest] = {}
         self._reported: frozenset[Problem | Invalid] = frozenset()
         self._stale: Mapping[Ref, tuple[Problem, ...]] = {}
@@ -242,19 +246,14 @@ class Reconciler:
         return Observation(writes, await read_state(self._client), await self._client.count(LOST_COPIES))
 
     async def repair(self, observation: Observation) -> bool:
-        """Mend what an observation shows to differ from what was written, and delete servers that have retired.
+        """Mend what an observation shows to differ from what was written.
 
         Gives False when the observation is worth nothing because something was written meanwhile.
         """
         self._metrics.set_mirror_losses(observation.lost_copies)
         if observation.writes != self._writes or self._actual is None:
             return False
-        if (self._refused or self._refused_certificates) and time.monotonic() > self._retry_refused:
-            self._refused, self._refused_certificates = {}, {}
-            await self.apply()
-            return True
-        if self._end_rests():
-            await self.apply()
+        if await self.tend():
             return True
         self._actual = observation.state
         drift = self._plan()
@@ -265,7 +264,26 @@ class Reconciler:
             if drift.transaction is not None:
                 self._metrics.drift_repaired.labels(kind="Section").inc()
             await self.apply()
-        if await self._delete_retired() and self._plan():
+        await self.tend()
+        return True
+
+    async def tend(self) -> bool:
+        """Do what is due by now, however busy it is; tell whether anything was.
+
+        What HAProxy has refused is tried again, Services that have rested go, and servers that have retired.
+        """
+        if self._desired is None or self._actual is None or self._executor is None:
+            return False
+        if (self._refused or self._refused_certificates) and time.monotonic() > self._retry_refused:
+            self._refused, self._refused_certificates = {}, {}
+            await self.apply()
+            return True
+        if self._end_rests():
+            await self.apply()
+            return True
+        if not await self._delete_retired():
+            return False
+        if self._plan():
             # What only they needed, authorities and certificates, can go as well.
             await self.apply()
         return True
@@ -433,9 +451,9 @@ class Reconciler:
         return any(rest.upstream is not None for rest in ended.values())
 
     async def _read(self) -> State:
-        if self._executor is None:
-            layout = replace(await read_layout(self._client), listening=self._listening)
-            self._executor = Executor(self._client, layout)
+        layout = replace(await read_layout(self._client), listening=self._listening)
+        if self._executor is None or self._executor.layout != layout:
+            self._executor, self._desired = Executor(self._client, layout), None
         self._process = await self._client.process()
         self._actual = await read_state(self._client)
         return self._actual
@@ -467,10 +485,12 @@ class Reconciler:
             self._actual = _after(self._desired.state, actual)
 
     async def _delete_retired(self) -> bool:
-        """Delete servers that have no connections left; tell whether there were any."""
+        """Delete servers that have no connections left, some at a time; tell whether there were any."""
         assert self._desired is not None and self._actual is not None and self._executor is not None
         retired = list(retired_servers(self._desired.state, self._actual))
-        gone = await self._executor.delete_retired(retired)
+        first = self._retired_first if self._retired_first < len(retired) else 0
+        self._retired_first = first + _RETIRED_AT_ONCE
+        gone = await self._executor.delete_retired(retired[first : first + _RETIRED_AT_ONCE])
         if gone:
             self._writes += 1
             servers = {slot: dict(there) for slot, there in self._actual.servers.items()}

@@ -193,4 +193,5 @@ async def _work_once(reconciler: Reconciler, pending: Pending, metrics: Metrics,
         await reconciler.repair(observation)
         reconciler.report(pending.invalid)
     if tick:
+        await reconciler.tend()
         await reconciler.checkpoint(lambda: pending.started is not None)

@@ -112,8 +112,10 @@ def test_probes(helm: Helm) -> None:
     }  # fmt: skip
     assert gwctl["livenessProbe"]["periodSeconds"] == 7
     assert gwctl["readinessProbe"]["httpGet"]["path"] == "/readyz"
-    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        assert haproxy[probe]["httpGet"] == {"path": "/healthz", "port": "haproxy-metrics"}
+    assert haproxy["startupProbe"]["httpGet"] == {"path": "/healthz", "port": "haproxy-metrics"}
+    for probe in ("livenessProbe", "readinessProbe"):
+        assert haproxy[probe]["tcpSocket"] == {"port": "haproxy-metrics"}
+        assert "httpGet" not in haproxy[probe]
     assert dataplane["startupProbe"]["exec"]["command"] == ["test", "-S", "/var/run/gwctl/dataplane.sock"]
     assert "livenessProbe" not in dataplane
 

@@ -194,6 +194,45 @@ async def test_a_gwctl_that_starts_anew_brings_files_up_to_date_that_another_has
         assert hosts.read_text() == good
 
 
+async def test_a_data_plane_api_with_another_directory_is_written_to_there(
+    dataplane: DataPlane, tmp_path: Path
+) -> None:
+    port = free_port()
+    async with EchoBackend("web") as web, running(dataplane, tmp_path / "m", port, web.port) as gwctl:
+        dataplane.maps = dataplane.folder / "maps-2"
+        dataplane.maps.mkdir()
+        await dataplane.restart_api()
+        new = [http_route("new", [prefix_rule("/", backend("web"))], ("new.test",))]
+        gwctl.write("new.yaml", new)
+        await wait_for(port, Request("GET", "new.test", "/"), status=200)
+        await wait_for(port, REQUEST, status=200)
+        assert "new.test" in (dataplane.maps / Table.HOSTS).read_text()
+
+
+async def test_servers_that_have_retired_are_deleted_also_where_changes_never_end(
+    dataplane: DataPlane, tmp_path: Path
+) -> None:
+    port = free_port()
+    async with EchoBackend("web") as web, running(dataplane, tmp_path / "m", port, web.port) as gwctl:
+        new = [http_route("new", [prefix_rule("/", backend("new"))], ("new.test",)), service("new")]
+        await gwctl.apply("new.yaml", [*new, *endpoints("new", [("127.0.0.2", 1)])])
+        async with asyncio.timeout(30):
+            number = 2
+            while "127.0.0.2" in await dataplane.runtime("show servers state"):
+                number += 1
+                await gwctl.apply(
+                    "new.yaml", [*new, *endpoints("new", [(f"127.1.{number // 250}.{number % 250 + 1}", 1)])]
+                )
+
+
+async def test_an_address_is_the_same_however_haproxy_writes_it(dataplane: DataPlane, tmp_path: Path) -> None:
+    port = free_port()
+    async with EchoBackend("web") as web, running(dataplane, tmp_path / "m", port, web.port) as gwctl:
+        odd = endpoints("odd", [("::1.2.3.4", 80), ("::ffff:192.0.2.1", 80)])
+        await gwctl.apply("odd.yaml", [http_route("odd", [prefix_rule("/", backend("odd"))]), service("odd"), *odd])
+        assert "gwctl_readback_mismatches_total 0.0" in await gwctl.metrics()
+
+
 async def test_a_checkpoint_stops_for_changes_with_nothing_stored_until_it_is_urgent(
     dataplane: DataPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -218,10 +218,11 @@ spec:
           containerPort: {{ int $values.haproxy.metricsPort }}
       startupProbe:
         {{- include "gwctl.probe" (dict "handler" (dict "httpGet" (dict "path" "/healthz" "port" "haproxy-metrics")) "timing" $values.haproxy.startupProbe) | nindent 8 }}
+      {{- /* A HAProxy that has all the connections that it may have answers no request for /healthz; it is well. */}}
       livenessProbe:
-        {{- include "gwctl.probe" (dict "handler" (dict "httpGet" (dict "path" "/healthz" "port" "haproxy-metrics")) "timing" $values.haproxy.livenessProbe) | nindent 8 }}
+        {{- include "gwctl.probe" (dict "handler" (dict "tcpSocket" (dict "port" "haproxy-metrics")) "timing" $values.haproxy.livenessProbe) | nindent 8 }}
       readinessProbe:
-        {{- include "gwctl.probe" (dict "handler" (dict "httpGet" (dict "path" "/healthz" "port" "haproxy-metrics")) "timing" $values.haproxy.readinessProbe) | nindent 8 }}
+        {{- include "gwctl.probe" (dict "handler" (dict "tcpSocket" (dict "port" "haproxy-metrics")) "timing" $values.haproxy.readinessProbe) | nindent 8 }}
       {{- include "gwctl.preStop" $delay | nindent 6 }}
       {{- with $haproxySecurityContext }}
       securityContext:
