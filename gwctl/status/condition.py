@@ -7,7 +7,7 @@ condition that is true for the good has its own type as its reason (``Accepted``
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from gwctl.graph.node import Problem
@@ -27,12 +27,21 @@ TYPES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition without what only its object knows: observedGeneration and lastTransitionTime."""
+    """A condition without what only its object knows: observedGeneration and lastTransitionTime.
+
+    ``generation`` is what it is about, where that is an earlier one than that of its status; None otherwise.
+    """
 
     type: str
     status: Literal["True", "False", "Unknown"]
     reason: str
     message: str
+    generation: int | None = None
+
+
+def about(conditions: Iterable[Condition], generation: int | None) -> tuple[Condition, ...]:
+    """Say what generation conditions are about; None: that of their status."""
+    return tuple(replace(condition, generation=generation) for condition in conditions)
 
 
 def judge(kind: str, problems: Sequence[Problem], message: str) -> Condition:

@@ -15,6 +15,7 @@ from gwctl.api.ref import Ref
 from gwctl.api.wire import GATEWAY_GROUP
 from gwctl.graph.node import GatewayNode, Problem
 from gwctl.graph.problem import listener_not_programmed
+from gwctl.status.condition import Condition
 from gwctl.status.outcome import Outcome
 from gwctl.status.route import is_ours
 from gwctl.status.status import Status, Statuses
@@ -65,8 +66,10 @@ def build_events(before: Statuses | None, after: Statuses) -> tuple[Event, ...]:
             if problem not in known:
                 note = _cut(f"{problem.field}: {problem.message}")
                 found.append(Event(ref, status.uid, "Warning", problem.reason, note, problem.field))
-        if before is not None and _is_programmed(status) and not _is_programmed(before.by_ref.get(ref)):
-            note = f"HAProxy serves generation {status.generation} of the {ref.kind}"
+        programmed = _find_programmed(status)
+        if before is not None and programmed is not None and _find_programmed(before.by_ref.get(ref)) is None:
+            generation = status.generation if programmed.generation is None else programmed.generation
+            note = f"HAProxy serves generation {generation} of the {ref.kind}"
             found.append(Event(ref, status.uid, "Normal", "Programmed", note))
     return tuple(dict.fromkeys(found))
 
@@ -162,9 +165,10 @@ _PROBLEMS: Mapping[str, Callable[[Outcome, Ref], Iterator[Problem]]] = {
 }
 
 
-def _is_programmed(status: Status | None) -> bool:
+def _find_programmed(status: Status | None) -> Condition | None:
+    """Give the condition that says that an object is programmed, None where none does."""
     conditions = status.conditions if status is not None else None
-    return any(item.type == "Programmed" and item.status == "True" for item in conditions or ())
+    return next((item for item in conditions or () if (item.type, item.status) == ("Programmed", "True")), None)
 
 
 def _cut(text: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from gwctl.api.parse import is_unreadable
 from gwctl.api.ref import Ref
 from gwctl.graph.node import GatewayNode, ListenerKey, ListenerNode, ListenerSetNode, Problem
-from gwctl.status.condition import Condition, join, judge, other, select, warn, with_notes
+from gwctl.status.condition import Condition, about, join, judge, other, select, warn, with_notes
 from gwctl.status.outcome import GatewayAddresses, Outcome
 from gwctl.status.status import ListenerStatus, Status
 
@@ -108,19 +108,20 @@ def _build_gateway(outcome: Outcome, node: GatewayNode) -> Status:
     listeners = build_listeners(
         outcome, declared[node.ref], served_by(applied), parent=_NOT_ACCEPTED if _is_wrong(own) else ""
     )
-    conditions = (
-        _accept(declared[node.ref], own),
+    metadata = node.resource.metadata
+    earlier = outcome.earlier(node.ref, metadata.generation)
+    of_served = (
         _program(outcome, node, applied, declared[node.ref], addresses),
         *(() if is_unreadable(node.resource) else (_resolve(own, listeners),)),
         *(item for kind in GATEWAY_WARNINGS for item in warn(kind, select(own, kind))),
     )
-    metadata = node.resource.metadata
     return Status(
         metadata.uid,
         outcome.generation(node.ref, metadata.generation),
-        conditions=conditions,
+        # What cannot be read of a newer generation is told in Accepted.
+        conditions=(_accept(declared[node.ref], own), *about(of_served, earlier)),
         addresses=addresses.addresses,
-        listeners=listeners,
+        listeners=listeners_about(listeners, earlier),
         attached_listener_sets=sum(is_accepted(item, declared[item.ref]) for item in node.listener_sets),
     )
 
@@ -145,6 +146,13 @@ def build_listeners(
         )
         for listener in declared.listeners
     )
+
+
+def listeners_about(listeners: tuple[ListenerStatus, ...], earlier: int | None) -> tuple[ListenerStatus, ...]:
+    """Say of what generation listeners are, where that is an earlier one than that of their owner's status."""
+    if earlier is None:
+        return listeners
+    return tuple(replace(item, conditions=about(item.conditions, earlier)) for item in listeners)
 
 
 def _is_wrong(own: Sequence[Problem]) -> bool:

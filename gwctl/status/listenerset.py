@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from gwctl.api.ref import Ref
 from gwctl.graph.node import GatewayNode, ListenerKey, ListenerNode, ListenerSetNode, Problem
-from gwctl.status.condition import Condition, judge, select, with_notes
+from gwctl.status.condition import Condition, about, judge, select, with_notes
 from gwctl.status.gateway import (
     UNKNOWN_ADDRESSES,
     Declared,
@@ -20,6 +20,7 @@ from gwctl.status.gateway import (
     find_refusal,
     find_waiting,
     is_same,
+    listeners_about,
     name_listeners,
 )
 from gwctl.status.outcome import Outcome
@@ -99,8 +100,13 @@ def _build_set(
     programmed = _program(outcome, node, declared, served, accepted)
     listeners = build_listeners(outcome, declared, served, accepted.message if node.problems else "")
     metadata = node.resource.metadata
-    generation = outcome.generation(node.ref, metadata.generation)
-    return Status(metadata.uid, generation, (accepted, programmed), listeners=listeners)
+    earlier = outcome.earlier(node.ref, metadata.generation)
+    return Status(
+        metadata.uid,
+        outcome.generation(node.ref, metadata.generation),
+        (accepted, *about((programmed,), earlier)),
+        listeners=listeners_about(listeners, earlier),
+    )
 
 
 def _accept(node: ListenerSetNode, declared: Declared, stale: Sequence[Problem]) -> Condition:

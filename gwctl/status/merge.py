@@ -98,7 +98,7 @@ def _merge_condition(merge: _Merge, condition: Condition, live: JSON) -> JSON:
     return {
         "type": condition.type,
         "status": condition.status,
-        "observedGeneration": merge.generation,
+        "observedGeneration": merge.generation if condition.generation is None else condition.generation,
         "lastTransitionTime": time if time and live.get("status") == condition.status else merge.now,
         "reason": condition.reason,
         "message": condition.message,

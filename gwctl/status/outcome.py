@@ -63,6 +63,10 @@ class Outcome:
         """Give the generation that a status is about, when that of what is served is known."""
         return self.stale[ref].generation if ref in self.stale else served
 
+    def earlier(self, ref: Ref, served: int) -> int | None:
+        """Give the generation that is served, where it is an earlier one than that which a status is about."""
+        return served if self.generation(ref, served) != served else None
+
     def stale_problems(self, ref: Ref) -> tuple[Problem, ...]:
         """Give what is wrong with an object that stands as it was before."""
         return self.stale[ref].problems if ref in self.stale else ()

@@ -13,7 +13,7 @@ from gwctl.api.ref import Ref
 from gwctl.api.wire import GATEWAY_GROUP, ParentReference
 from gwctl.graph.node import Graph, Problem, RouteNode
 from gwctl.graph.problem import DROPPED_RULE, FALL_BACK
-from gwctl.status.condition import Condition, judge, other, select, warn, with_notes
+from gwctl.status.condition import Condition, about, judge, other, select, warn, with_notes
 from gwctl.status.outcome import Outcome
 from gwctl.status.status import ParentStatus, Status
 
@@ -51,16 +51,18 @@ def build_routes(outcome: Outcome, before: Outcome | None) -> Iterator[tuple[Ref
 
 def _build_route(node: RouteNode, outcome: Outcome) -> Status:
     graph, stale = outcome.graph, outcome.stale_problems(node.ref)
-    is_read = not is_unreadable(node.resource)
+    metadata, is_read = node.resource.metadata, not is_unreadable(node.resource)
+    earlier = outcome.earlier(node.ref, metadata.generation)
     parents = tuple(
         ParentStatus(
             parent,
-            _judge_parent([*stale, *(p for p in node.problems if p.parent in (None, index))], is_read=is_read),
+            _judge_parent(
+                [*stale, *(p for p in node.problems if p.parent in (None, index))], is_read=is_read, earlier=earlier
+            ),
         )
         for index, parent in enumerate(node.resource.spec.parent_refs)
         if is_ours(parent, node.ref, graph)
     )
-    metadata = node.resource.metadata
     return Status(metadata.uid, outcome.generation(node.ref, metadata.generation), parents=parents)
 
 
@@ -71,7 +73,8 @@ def is_ours(parent: ParentReference, route: Ref, graph: Graph) -> bool:
     return Ref(parent.kind, parent.namespace or route.namespace, parent.name) in PARENTS[parent.kind](graph)
 
 
-def _judge_parent(problems: Sequence[Problem], *, is_read: bool) -> tuple[Condition, ...]:
+def _judge_parent(problems: Sequence[Problem], *, is_read: bool, earlier: int | None) -> tuple[Condition, ...]:
+    """Judge a route at a parent; ``earlier`` is the generation of what is served where the newest cannot be read."""
     partial = [item for item in select(problems, "PartiallyInvalid") if item.message.startswith(_PARTIAL)]
     notes = [item for item in other(problems, _CONDITIONS) if item not in partial]
     accepted = judge("Accepted", select(problems, "Accepted"), with_notes("the route is accepted", notes))
@@ -81,8 +84,9 @@ def _judge_parent(problems: Sequence[Problem], *, is_read: bool) -> tuple[Condit
     # It must not be there for a route that is not accepted (RouteConditionPartiallyInvalid).
     partial = partial if accepted.status == "True" else []
     falls_back = bool(partial) and partial[0].message.startswith(FALL_BACK)
+    resolved = judge("ResolvedRefs", select(problems, "ResolvedRefs"), "all references are resolved")
     return (
-        accepted,
-        judge("ResolvedRefs", select(problems, "ResolvedRefs"), "all references are resolved"),
+        # What is accepted is the last good state (RouteConditionPartiallyInvalid).
+        *about((accepted, resolved), earlier),
         *warn("PartiallyInvalid", partial, FALL_BACK if falls_back else DROPPED_RULE),
     )

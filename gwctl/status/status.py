@@ -38,7 +38,7 @@ class Status:
     """What the status of an object should say.
 
     ``generation`` and ``uid`` are those of the resource that the graph was built from: every condition is about that
-    generation, and about no other object that might have taken the name.
+    generation where it says no other, and about no other object that might have taken the name.
     """
 
     uid: str

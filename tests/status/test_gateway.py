@@ -266,3 +266,7 @@ def test_what_cannot_be_read_any_more_stands_as_it_was() -> None:
         assert "; but " in told
         assert told.endswith("spec.addresses[0].value: Fall Back: must be an address; what it was before is served")
         assert words(after.by_ref[ref].conditions) == words(before.by_ref[ref].conditions)
+    of_gateway = after.by_ref[GATEWAY_REF]
+    generations = {item.type: item.generation for item in of_gateway.conditions or ()}
+    assert generations == {"Accepted": None, "Programmed": 0, "ResolvedRefs": 0}
+    assert {item.generation for listener in of_gateway.listeners or () for item in listener.conditions} == {0}

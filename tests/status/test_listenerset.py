@@ -175,6 +175,8 @@ def test_a_set_that_can_no_longer_be_read_says_so() -> None:
     outcome = served(graph(), stale=stale)
     status = status_of(outcome, SET_REF)
     assert status.generation == 9
+    assert [item.generation for item in status.conditions or ()] == [None, 0]
+    assert {item.generation for listener in status.listeners or () for item in listener.conditions} == {0}
     assert of_set(outcome) == GOOD
     assert "must not be empty" in message(status.conditions, "Accepted")
     before = build_statuses(served(graph()))

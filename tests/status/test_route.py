@@ -192,7 +192,7 @@ def test_a_route_that_could_never_be_read_is_not_accepted() -> None:
 
 
 def test_a_route_that_cannot_be_read_any_more_is_served_as_it_was() -> None:
-    graph = graph_of(GATEWAY + route())
+    graph = graph_of(GATEWAY + route(meta="name: r, generation: 3"))
     before = build_statuses(served(graph))
     problem = fall_back(ROUTE_REF, "spec.rules[0].timeouts.request", "must be a duration")
     outcome = served(graph, stale={ROUTE_REF: Stale(7, (problem,))})
@@ -201,6 +201,8 @@ def test_a_route_that_cannot_be_read_any_more_is_served_as_it_was() -> None:
     assert of_parents(outcome) == [{**GOOD, "PartiallyInvalid": "True/UnsupportedValue"}]
     assert after.by_ref[ROUTE_REF].generation == 7
     (parent,) = after.by_ref[ROUTE_REF].parents or ()
+    generations = {item.type: item.generation for item in parent.conditions}
+    assert generations == {"Accepted": 3, "ResolvedRefs": 3, "PartiallyInvalid": None}
     assert message(parent.conditions, "PartiallyInvalid") == (
         "Fall Back: spec.rules[0].timeouts.request: must be a duration; what it was before is served"
     )

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,15 +16,17 @@ from hypothesis import strategies as st
 
 from gwctl.api.ref import Ref
 from gwctl.graph.build import build_graph
+from gwctl.graph.problem import fall_back
 from gwctl.snapshot import Snapshot
 from gwctl.status.build import build_statuses
 from gwctl.status.merge import has_own_entries
+from gwctl.status.outcome import Stale
 from gwctl.status.status import Statuses
 from gwctl.status.writer import StatusWriter, backoff
-from tests.graph.manifests import CONTROLLER, GATEWAY, read_all
+from tests.graph.manifests import CONTROLLER, GATEWAY, read_all, stand_in
 from tests.status.api import ApiError, MemoryApi
 from tests.status.resources import CLASS_REF, GATEWAY_REF, ROUTE_REF, served
-from tests.status.test_route import route
+from tests.status.test_route import GLOB, route
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 OTHER = Ref("HTTPRoute", "default", "q")
@@ -96,9 +99,17 @@ class Lab:
 
     def accepted(self, ref: Ref) -> Any:
         """The first condition that we wrote about an object."""
+        return self._written(ref)[0]
+
+    def conditions(self, ref: Ref) -> list[tuple[str, str, int]]:
+        """Type, status and observedGeneration of all conditions that we wrote about an object."""
+        return [(item["type"], item["status"], item["observedGeneration"]) for item in self._written(ref)]
+
+    def _written(self, ref: Ref) -> list[Any]:
         status = self.api.objects[ref].status
         holders = [entry for entry in status.get("parents", []) if entry["controllerName"] == CONTROLLER]
-        return (holders[0] if "parents" in status else status)["conditions"][0]
+        found: list[Any] = (holders[0] if "parents" in status else status)["conditions"]
+        return found
 
 
 async def test_everything_is_written_once() -> None:
@@ -116,6 +127,28 @@ async def test_everything_is_written_once() -> None:
         lab.update(WORLD)
         await lab.settle()
         assert len(lab.api.patches) == 4
+
+
+async def test_what_cannot_be_read_any_more_is_about_what_is_served_until_nobody_knows_that() -> None:
+    lab = Lab()
+    async with lab.running():
+        await lab.start()
+        lab.api.put(ROUTE_REF, generation=2, status=dict(lab.api.objects[ROUTE_REF].status))
+        problem = fall_back(ROUTE_REF, "spec.rules[0].matches[0].path.type", "must be 'Exact'")
+        outcome = replace(lab.statuses.outcome, stale={ROUTE_REF: Stale(2, (problem,))})
+        lab.writer.update(build_statuses(outcome, lab.statuses))
+        await lab.settle()
+        assert lab.conditions(ROUTE_REF) == [
+            ("Accepted", "True", 0),
+            ("ResolvedRefs", "True", 0),
+            ("PartiallyInvalid", "True", 2),
+        ]
+        # gwctl starts anew.
+        bad = stand_in(route(more=GLOB, meta="name: r, generation: 2").removesuffix("---\n"))
+        snapshot = Snapshot.of(read_all(WORLD)).apply({bad.ref: bad})
+        lab.writer.update(build_statuses(served(build_graph(snapshot, CONTROLLER))))
+        await lab.settle()
+        assert lab.conditions(ROUTE_REF) == [("Accepted", "False", 2)]
 
 
 async def test_a_change_writes_what_it_changed() -> None:
