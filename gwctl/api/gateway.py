@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StrictStr
 
@@ -80,11 +80,14 @@ class AllowedRoutes(Wire):
 
 
 class ListenerTLS(Wire):
+    """``frontend_validation`` is of CRDs v1.1 to v1.3 alone; what it says is not read."""
+
     mode: Literal["Terminate", "Passthrough"] = "Terminate"
     certificate_refs: Annotated[tuple[SecretObjectReference, ...], Field(max_length=64)] = ()
     options: Annotated[Mapping[StrictStr, Annotated[StrictStr, Field(max_length=4096)]], Field(max_length=16)] = Field(
         default_factory=dict
     )
+    frontend_validation: Any = None
 
 
 class Listener(Wire):

@@ -110,6 +110,10 @@ def check_listener(owner: Ref, index: int, listener: Listener) -> list[Problem]:
     hostname = hostname_error(listener.hostname or "")
     if hostname is not None:
         found.append(problem.unsupported_listener_value(owner, f"{path}.hostname", listener.name, hostname))
+    if listener.tls is not None and listener.tls.frontend_validation is not None:
+        # Without it clients would be let in that must show a certificate.
+        where, message = f"{path}.tls.frontendValidation", "is not supported: use spec.tls.frontend of newer CRDs"
+        found.append(problem.unsupported_listener_value(owner, where, listener.name, message))
     namespaces = listener.allowed_routes.namespaces
     if namespaces.from_ == "Selector":
         for where, message in check_selector(namespaces.selector, f"{path}.allowedRoutes.namespaces.selector"):

@@ -40,6 +40,13 @@ def fall_back(subject: Ref, field: str, message: str) -> Problem:
     return Problem(subject, field, PARTIALLY_INVALID, "UnsupportedValue", told)
 
 
+def unknown_field(subject: Ref, field: str) -> Problem:
+    """The object stands without it: it is of another version of the CRDs than we know."""
+    return Problem(
+        subject, field, PARTIALLY_INVALID, "UnknownField", "gwctl does not know this field and leaves it out"
+    )
+
+
 # GatewayClass and Gateway
 
 

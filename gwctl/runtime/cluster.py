@@ -121,7 +121,7 @@ class Cluster:
             return
         if self._service_writer is not None and pipeline is not self._pipeline:
             self._service_writer.update(pipeline)
-        stale = {
+        stale = {ref: Stale(None, problems) for ref, problems in reconciler.lacking.items()} | {
             ref: Stale(live.generation, problems)
             for ref, problems in reconciler.stale.items()
             if (live := self.source.live(ref)) is not None

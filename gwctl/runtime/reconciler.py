@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from gwctl.api.parse import INVALID, Invalid, Resource, is_unreadable
+from gwctl.api.parse import INVALID, UNKNOWN_FIELD, Invalid, Resource, is_unreadable
 from gwctl.api.ref import Ref
 from gwctl.dataplane import CertificateRefused, DataPlaneError, Refused, ReloadFailed
 from gwctl.dataplane.client import Client, Process
@@ -23,7 +23,13 @@ from gwctl.graph.certificateref import check_validity, served_secrets
 from gwctl.graph.clientcertificate import FRONTEND
 from gwctl.graph.endpoints import resolve_left
 from gwctl.graph.node import Graph, ListenerKey, Problem
-from gwctl.graph.problem import authorities_refused, certificate_refused, fall_back, listener_not_programmed
+from gwctl.graph.problem import (
+    authorities_refused,
+    certificate_refused,
+    fall_back,
+    listener_not_programmed,
+    unknown_field,
+)
 from gwctl.haproxy.desired import Desired, Pools, Resting, build_state
 from gwctl.haproxy.names import (
     LOST_COPIES,
@@ -138,6 +144,7 @@ class Reconciler:
         self._resting: dict[str, Rest] = {}
         self._reported: frozenset[Problem | Invalid] = frozenset()
         self._stale: Mapping[Ref, tuple[Problem, ...]] = {}
+        self._lacking: Mapping[Ref, tuple[Problem, ...]] = {}
 
     @property
     def has_resources(self) -> bool:
@@ -163,6 +170,11 @@ class Reconciler:
     def stale(self) -> Mapping[Ref, tuple[Problem, ...]]:
         """What is wrong with the resources that stand as they were before, because what they are now cannot be read."""
         return self._stale
+
+    @property
+    def lacking(self) -> Mapping[Ref, tuple[Problem, ...]]:
+        """What is left out of the resources that have fields which nobody knows, but of those that are stale."""
+        return self._lacking
 
     def update(self, changes: Mapping[Ref, Resource | None]) -> None:
         """Take changes of resources in. Nothing is written before `apply`."""
@@ -344,6 +356,7 @@ class Reconciler:
             log.info("resource problem solved", extra=_describe(problem))
         self._reported = current
         self._stale = _find_stale(invalid, self._pipeline.snapshot)
+        self._lacking = _find_lacking(invalid, self._pipeline.snapshot, self._stale)
         self._metrics.set_resources(resource.kind for resource in self._pipeline.snapshot.resources())
         conditions = ["Invalid" if isinstance(problem, Invalid) else problem.condition for problem in current]
         self._metrics.set_problems(conditions)
@@ -553,6 +566,17 @@ def _find_stale(invalid: Iterable[Invalid], snapshot: Snapshot) -> Mapping[Ref, 
         if item.reason == INVALID and known is not None and not is_unreadable(known):
             problem = fall_back(item.subject, item.field, item.message)
             found[item.subject] = (*found.get(item.subject, ()), problem)
+    return found
+
+
+def _find_lacking(
+    invalid: Iterable[Invalid], snapshot: Snapshot, stale: Container[Ref]
+) -> Mapping[Ref, tuple[Problem, ...]]:
+    found: dict[Ref, tuple[Problem, ...]] = {}
+    for item in invalid:
+        is_ours = item.reason == UNKNOWN_FIELD and item.field.startswith("spec.")
+        if is_ours and item.subject not in stale and not is_unreadable(snapshot.get(item.subject)):
+            found[item.subject] = (*found.get(item.subject, ()), unknown_field(item.subject, item.field))
     return found
 
 

@@ -30,9 +30,12 @@ class GatewayAddresses:
 
 
 class Stale(NamedTuple):
-    """What is wrong with an object's newest ``generation``, which cannot be read."""
+    """What is wrong with an object's newest ``generation``, which cannot be read.
 
-    generation: int
+    None: it can be read, but for fields that nobody knows.
+    """
+
+    generation: int | None
     problems: tuple[Problem, ...]
 
 
@@ -44,7 +47,8 @@ class Outcome:
     that it did not take. A Gateway that is not in ``addresses`` waits for them. ``bundle_versions`` are the versions of
     the Gateway API that the cluster's CRDs say they have (empty text: one that says none); None: nobody could look.
     ``channels``: theirs, ``standard`` or ``experimental``; empty where nobody knows.
-    ``stale`` tells of objects that stand as they were before, because what they are now cannot be read.
+    ``stale`` tells of objects that do not stand as they are now: as they were before, because that cannot be read, or
+    without fields that nobody knows.
     """
 
     graph: Graph
@@ -61,12 +65,13 @@ class Outcome:
 
     def generation(self, ref: Ref, served: int) -> int:
         """Give the generation that a status is about, when that of what is served is known."""
-        return self.stale[ref].generation if ref in self.stale else served
+        found = self.stale[ref].generation if ref in self.stale else None
+        return served if found is None else found
 
     def earlier(self, ref: Ref, served: int) -> int | None:
         """Give the generation that is served, where it is an earlier one than that which a status is about."""
         return served if self.generation(ref, served) != served else None
 
     def stale_problems(self, ref: Ref) -> tuple[Problem, ...]:
-        """Give what is wrong with an object that stands as it was before."""
+        """Give what is wrong with an object that does not stand as it is now."""
         return self.stale[ref].problems if ref in self.stale else ()

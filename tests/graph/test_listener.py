@@ -143,6 +143,18 @@ def test_options_of_tls_are_reported_and_the_listener_stands() -> None:
     assert accepted(graph) == {("gw", "a"): True}
 
 
+def test_a_listener_whose_clients_must_show_a_certificate_as_old_crds_say_it_is_refused() -> None:
+    validation = "frontendValidation: {caCertificateRefs: [{group: '', kind: ConfigMap, name: clients}]}"
+    tls = "tls: {mode: Passthrough%s}"
+    listeners = ", ".join(
+        f"{{name: {name}, port: 443, hostname: {name}.com, protocol: TLS, {tls % more}}}"
+        for name, more in (("a", f", {validation}"), ("b", ""))
+    )
+    graph = graph_of(CLASS + gateway(f"[{listeners}]"))
+    assert reasons(graph) == [("gw", "spec.listeners[0].tls.frontendValidation", "Accepted", "UnsupportedValue")]
+    assert accepted(graph) == {("gw", "a"): False, ("gw", "b"): True}
+
+
 def test_gateway_without_accepted_listener_is_refused() -> None:
     graph = graph_of(CLASS + gateway("[{name: a, port: 80, protocol: UDP}]"))
     assert reasons(graph) == [

@@ -190,14 +190,37 @@ async def test_a_route_that_can_no_longer_be_read_is_served_as_it_was(dataplane:
             good = server.object("HTTPRoute", "web")
             server.put({**good, "spec": {**good["spec"], "rules": [{**prefix_rule("/", backend("web")), "name": 5}]}})
 
-            def told() -> str:
+            def told(kind: str = "PartiallyInvalid") -> str:
                 (parent,) = server.object("HTTPRoute", "web")["status"]["parents"]
-                return str(condition(parent, "PartiallyInvalid").get("message", ""))
+                return str(condition(parent, kind).get("message", ""))
 
             await server.until(lambda: told().startswith("Fall Back: spec.rules[0].name: "), 30)
             assert (await fetch(20001, Request("GET", "a.test", "/x"))).status == 200
+            server.put({**good, "spec": {**good["spec"], "new": 1}})
+            await server.until(lambda: "; but spec.new: " in told("Accepted"), 30)
+            assert told() == ""
             server.put(good)
-            await server.until(lambda: told() == "", 30)
+            await server.until(lambda: told("Accepted") == "the route is accepted", 30)
+
+
+async def test_a_route_that_could_never_be_read_is_told_so(dataplane: DataPlane, server: ApiServer) -> None:
+    async with EchoBackend("web") as echo:
+        for manifest in site(echo.port):
+            server.put(manifest)
+        good = server.object("HTTPRoute", "web")
+        server.put({**good, "spec": {**good["spec"], "rules": [{**prefix_rule("/", backend("web")), "name": 5}]}})
+
+        def accepted() -> tuple[str, str]:
+            parents = server.object("HTTPRoute", "web").get("status", {}).get("parents", [])
+            found = condition(parents[0], "Accepted") if parents else {}
+            return str(found.get("status", "")), str(found.get("reason", ""))
+
+        async with Replica(dataplane, "one").running():
+            await server.until(lambda: accepted() == ("False", "UnsupportedValue"), 30)
+            assert (await fetch(20001, Request("GET", "a.test", "/x"))).status == 404
+            server.put(good)
+            await server.until(lambda: accepted() == ("True", "Accepted"), 30)
+            assert (await fetch(20001, Request("GET", "a.test", "/x"))).status == 200
 
 
 async def test_only_the_namespaces_that_are_named_are_read(dataplane: DataPlane, server: ApiServer) -> None:

@@ -8,7 +8,7 @@ from gwctl.api.ref import Ref
 from gwctl.graph.build import build_graph
 from gwctl.graph.gatewayservice import service_ref
 from gwctl.graph.node import Graph, ListenerKey
-from gwctl.graph.problem import fall_back
+from gwctl.graph.problem import fall_back, unknown_field
 from gwctl.snapshot import Snapshot
 from gwctl.status.build import build_statuses
 from gwctl.status.outcome import GatewayAddresses, Outcome, Stale
@@ -218,6 +218,21 @@ def test_a_field_that_is_left_out_is_told_though_there_is_no_condition_for_it() 
     assert of_gateway(outcome) == GOOD
     told = message(status_of(outcome, GATEWAY_REF).conditions, "Accepted")
     assert told == "the Gateway is accepted; but spec.defaultScope: default Gateways are not supported"
+
+
+def test_fields_that_nobody_knows_are_told() -> None:
+    before = build_statuses(served(http()))
+    stale = {
+        ref: Stale(None, tuple(unknown_field(ref, field) for field in ("spec.backendTLS", "spec.new")))
+        for ref in (GATEWAY_REF, CLASS_REF)
+    }
+    after = build_statuses(served(http(), stale=stale), before)
+    for ref in stale:
+        assert after.by_ref[ref].generation == before.by_ref[ref].generation
+        assert words(after.by_ref[ref].conditions) == words(before.by_ref[ref].conditions)
+        _, _, told = message(after.by_ref[ref].conditions, "Accepted").partition("; but ")
+        assert [part.partition(": ")[0] for part in told.split("; ")] == ["spec.backendTLS", "spec.new"]
+    assert {item.generation for item in after.by_ref[GATEWAY_REF].conditions or ()} == {None}
 
 
 def test_two_gateways_that_want_one_port() -> None:

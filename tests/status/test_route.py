@@ -6,7 +6,7 @@ import pytest
 
 from gwctl.api.ref import Ref
 from gwctl.graph.build import build_graph
-from gwctl.graph.problem import fall_back
+from gwctl.graph.problem import fall_back, unknown_field
 from gwctl.snapshot import Snapshot
 from gwctl.status.build import build_statuses
 from gwctl.status.event import build_events
@@ -189,6 +189,22 @@ def test_a_route_that_could_never_be_read_is_not_accepted() -> None:
     assert told.startswith("spec.rules[0].matches[0].path.type: must be 'Exact'")
     assert of_parents(outcome, Ref("HTTPRoute", "default", "other")) == [GOOD]
     assert [node.attached_routes for node in outcome.graph.listeners.values()] == [1]
+
+
+def test_a_field_that_nobody_knows_is_told() -> None:
+    graph = graph_of(GATEWAY + route(meta="name: r, generation: 3"))
+    before = build_statuses(served(graph))
+    outcome = served(graph, stale={ROUTE_REF: Stale(None, (unknown_field(ROUTE_REF, "spec.new"),))})
+    after = build_statuses(outcome, before)
+    assert after.changed == {ROUTE_REF}
+    assert of_parents(outcome) == [GOOD]
+    assert after.by_ref[ROUTE_REF].generation == 3
+    (parent,) = after.by_ref[ROUTE_REF].parents or ()
+    assert {item.generation for item in parent.conditions} == {None}
+    told = "the route is accepted; but spec.new: gwctl does not know this field and leaves it out"
+    assert message(parent.conditions, "Accepted") == told
+    (event,) = build_events(before, after)
+    assert (event.subject, event.reason, event.field) == (ROUTE_REF, "UnknownField", "spec.new")
 
 
 def test_a_route_that_cannot_be_read_any_more_is_served_as_it_was() -> None:
