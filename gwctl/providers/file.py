@@ -18,7 +18,7 @@ from gwctl.api.parse import Invalid, Resource, fall_back
 from gwctl.api.ref import Ref
 from gwctl.providers.manifest import Manifests, read_manifests
 from gwctl.providers.source import Batch, SourceError
-from gwctl.providers.watch import Changed, FoundFile, Tree, Watcher
+from gwctl.providers.watch import ABSENT, Changed, FoundFile, Tree, Watcher, is_absent, read_file, reason
 
 GRACE = 0.05
 """Seconds for which a file may be missing without being deleted."""
@@ -54,12 +54,12 @@ class FileSource:
                     yield batch
 
     def _read_all(self, watcher: Watcher | None) -> Batch:
-        if not self._tree.exists():
-            raise SourceError(f"{self._path}: no such file or directory")
         try:
-            os.scandir(self._path).close() if self._path.is_dir() else self._path.read_bytes()
+            self._tree.check()
+        except FileNotFoundError:
+            raise SourceError(f"{self._path}: no such file or directory") from None
         except OSError as error:
-            raise SourceError(f"{self._path}: {_reason(error)}") from None
+            raise SourceError(f"{self._path}: {reason(error)}") from None
         self._rescan(watcher, lost=True)
         return self._merged.take() or Batch({}, ())
 
@@ -75,62 +75,71 @@ class FileSource:
             self._rescan(watcher, changed.lost)
         for path in sorted(changed.files | (changed.touched & self._unreadable)):
             self._read(path, self._tree.locate(path))
-        now = time.monotonic()
+        self._drop_missing(time.monotonic())
+
+    def _drop_missing(self, now: float) -> None:
         for path in [path for path, deadline in self._missing.items() if deadline <= now]:
             del self._missing[path]
-            if not self._tree.locate(path).exists():
+            if is_absent(self._tree.locate(path)):
                 self._seen.pop(path, None)
                 self._unreadable.discard(path)
                 self._merged.put(path, _NOTHING)
 
     def _rescan(self, watcher: Watcher | None, lost: bool) -> None:
-        found = self._tree.scan(watcher)
-        self._root_gone = not self._tree.exists()
-        self._merged.put_root_problem(self._gone() if self._root_gone else ())
-        if self._root_gone:
+        try:
+            found = self._tree.scan(watcher)
+        except OSError as error:
+            self._root_gone = True
+            self._merged.put_root_problem(self._gone(error))
             return
-        for path, file in found.items():
+        if self._root_gone:
+            self._root_gone = False
+            self._merged.put_root_problem(())
+        for path, file in found.files.items():
             seen = self._seen.get(path)
             # What is watched and still the same file has its own event when its writer is done with it.
-            if lost or not file.watched or seen is None or seen.identity != file.identity:
+            settled = file.watched and not lost and path not in self._unreadable
+            if not settled or seen is None or seen.identity != file.identity:
                 self._read(path, file.location)
             self._missing.pop(path, None)
-        for path in self._seen.keys() - found.keys():
-            self._missing.setdefault(path, time.monotonic() + GRACE)
-        self._seen.update(found)
+        for path, why in found.unreadable.items():
+            self._missing.pop(path, None)
+            self._cannot_read(path, why)
+        for path in (self._seen.keys() | self._unreadable) - found.files.keys() - found.unreadable.keys():
+            if not any(path.startswith(f"{directory}/") for directory in found.unreadable):
+                self._missing.setdefault(path, time.monotonic() + GRACE)
+        self._seen.update(found.files)
 
-    def _gone(self) -> tuple[Invalid, ...]:
-        message = "is gone; what was read from it stays in use"
-        return (Invalid(Ref("File", "", str(self._path)), "", message),)
+    def _gone(self, error: OSError) -> tuple[Invalid, ...]:
+        what = "is gone" if isinstance(error, ABSENT) else f"cannot be read: {reason(error)}"
+        return (Invalid(Ref("File", "", str(self._path)), "", f"{what}; what was read from it stays in use"),)
 
     def _read(self, path: str, location: Path) -> None:
         previous = self._merged.files.get(path)
         try:
-            status = location.stat()
-            data = location.read_bytes()
-        except FileNotFoundError:
-            if path in self._seen:
+            file, data = read_file(location)
+        except ABSENT:
+            if path in self._seen or path in self._unreadable:
                 self._missing.setdefault(path, time.monotonic() + GRACE)
             return
         except OSError as error:
-            self._unreadable.add(path)
-            self._keep(path, f"cannot be read: {_reason(error)}")
+            self._cannot_read(path, reason(error))
             return
         self._unreadable.discard(path)
         self._missing.pop(path, None)
-        self._seen[path] = FoundFile(location, (status.st_dev, status.st_ino), True)
+        self._seen[path] = file
         if not data.strip() and previous is not None and previous.resources:
             self._keep(path, "is empty; what it held before stays in use")
         else:
             self._merged.put(path, read_manifests(data, path, previous))
 
+    def _cannot_read(self, path: str, why: str) -> None:
+        self._unreadable.add(path)
+        self._keep(path, f"cannot be read: {why}")
+
     def _keep(self, path: str, message: str) -> None:
         invalid = Invalid(Ref("File", "", path), "", message)
         self._merged.put(path, Manifests({}, (invalid,), unclear=True))
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or type(error).__name__).lower()
 
 
 class _Merged:

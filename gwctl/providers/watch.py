@@ -22,6 +22,8 @@ from asyncinotify import Event, Inotify, Mask, Watch
 from gwctl.providers.source import SourceError
 
 SUFFIXES = (".yaml", ".yml", ".json")
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What the system says where there is no file."""
 
 _MASK = (
     Mask.CLOSE_WRITE | Mask.CREATE | Mask.DELETE | Mask.MOVE | Mask.ATTRIB | Mask.DELETE_SELF | Mask.MOVE_SELF
@@ -38,6 +40,13 @@ class FoundFile(NamedTuple):
     location: Path
     identity: tuple[int, int]
     watched: bool
+
+
+class Found(NamedTuple):
+    """What a scan found, by relative path: the files, and why others or whole directories cannot be read."""
+
+    files: dict[str, FoundFile]
+    unreadable: dict[str, str]
 
 
 class Changed(NamedTuple):
@@ -59,27 +68,37 @@ class Tree:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
 
-    def exists(self) -> bool:
-        """Tell whether the root is there."""
-        return self.root.exists()
+    def check(self) -> None:
+        """Raise OSError when the root cannot be read."""
+        if _is_directory(self.root):
+            os.scandir(self.root).close()
+        else:
+            read_file(self.root)
 
     def locate(self, path: str) -> Path:
         """Give the place of a relative path."""
-        return self.root / path if self.root.is_dir() else self.root
+        return self.root if stat.S_ISREG(_mode(self.root)) else self.root / path
 
-    def scan(self, watcher: Watcher | None = None) -> dict[str, FoundFile]:
-        """Find all manifest files, by relative path, and watch what leads to them."""
-        found: dict[str, FoundFile] = {}
-        if watcher is not None:
-            watcher.begin()
-            watcher.follow(self.root)
-        if self.root.is_dir():
-            self._scan(self.root, "", self.root.is_symlink(), (), found, watcher)
-        else:
-            _add(self.root, self.root.name, False, found)
-        if watcher is not None:
+    def scan(self, watcher: Watcher | None = None) -> Found:
+        """Find all manifest files, and watch what leads to them. Raises OSError when the root cannot be read."""
+        found = Found({}, {})
+        if watcher is None:
+            self._scan_root(found, None)
+            return found
+        watcher.begin()
+        watcher.follow(self.root)
+        try:
+            self._scan_root(found, watcher)
+        finally:
             watcher.end()
         return found
+
+    def _scan_root(self, found: Found, watcher: Watcher | None) -> None:
+        if _is_directory(self.root):
+            self._scan(self.root, "", _is_link(self.root), (), found, watcher)
+            self.root.stat()  # what it held is not gone if it went itself meanwhile
+        else:
+            found.files[self.root.name] = _find(self.root.stat(), self.root, False)
 
     def _scan(
         self,
@@ -87,45 +106,82 @@ class Tree:
         relative: str,
         linked: bool,
         above: tuple[Path, ...],
-        found: dict[str, FoundFile],
+        found: Found,
         watcher: Watcher | None,
     ) -> None:
-        real = directory.resolve()
+        real = Path(os.path.realpath(directory))
         if real in above:
             return
         watched = watcher is not None and watcher.watch(real, relative)
-        try:
-            with os.scandir(directory) as entries:
-                ordered = sorted(entries, key=lambda entry: entry.name)
-        except OSError:
-            return
+        with os.scandir(directory) as entries:
+            ordered = sorted(entries, key=lambda entry: entry.name)
         for entry in ordered:
             if entry.name.startswith("."):
                 continue
             path = f"{relative}/{entry.name}" if relative else entry.name
-            is_linked = linked or entry.is_symlink()
-            if entry.is_symlink() and watcher is not None:
-                watcher.follow(Path(entry.path))
-            if _is_directory(entry):
-                self._scan(Path(entry.path), path, is_linked, (*above, real), found, watcher)
-            elif entry.name.endswith(SUFFIXES):
-                _add(Path(entry.path), path, watched and not is_linked, found)
+            location = Path(entry.path)
+            try:
+                is_linked = linked or entry.is_symlink()
+                if entry.is_symlink() and watcher is not None:
+                    watcher.follow(location)
+                if entry.is_dir():
+                    self._scan(location, path, is_linked, (*above, real), found, watcher)
+                elif entry.name.endswith(SUFFIXES):
+                    found.files[path] = _find(location.stat(), location, watched and not is_linked)
+            except ABSENT:
+                continue
+            except OSError as error:
+                found.unreadable[path] = reason(error)
 
 
-def _add(location: Path, path: str, watched: bool, found: dict[str, FoundFile]) -> None:
+def is_absent(location: Path) -> bool:
+    """Tell whether there is surely no file; one that cannot be looked at may be there."""
     try:
-        status = location.stat()
-    except OSError:
-        return
-    if stat.S_ISREG(status.st_mode):
-        found[path] = FoundFile(location, (status.st_dev, status.st_ino), watched)
-
-
-def _is_directory(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
+        return stat.S_ISDIR(location.stat().st_mode)
+    except ABSENT:
+        return True
     except OSError:
         return False
+
+
+def read_file(location: Path) -> tuple[FoundFile, bytes]:
+    """Read a regular file. Raises OSError; nothing that might never end, as a FIFO, is read."""
+    _find(location.stat(), location, True)
+    with open(location, "rb", opener=_open_at_once) as file:
+        return _find(os.fstat(file.fileno()), location, True), file.read()
+
+
+def reason(error: OSError) -> str:
+    """Say why something cannot be read."""
+    return (error.strerror or type(error).__name__).lower()
+
+
+def _mode(path: Path, follow: bool = True) -> int:
+    """Give what kind of thing there is, 0 when that cannot be told."""
+    try:
+        return path.stat(follow_symlinks=follow).st_mode
+    except OSError:
+        return 0
+
+
+def _is_directory(path: Path) -> bool:
+    return stat.S_ISDIR(_mode(path))
+
+
+def _is_link(path: Path) -> bool:
+    return stat.S_ISLNK(_mode(path, follow=False))
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def _find(status: os.stat_result, location: Path, watched: bool) -> FoundFile:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    return FoundFile(location, (status.st_dev, status.st_ino), watched)
 
 
 class Watcher:
@@ -217,9 +273,9 @@ class Watcher:
                 if event.mask & Mask.IGNORED and self._watches.get(real) is watch:
                     del self._watches[real]
                 rescan = True
-            elif event.name is not None and self._concerns_all(event, real, event.name.name):
+            elif event.name is None or self._concerns_all(event, real, event.name.name):
                 rescan = True
-            elif event.name is not None and not event.mask & Mask.ISDIR:
+            elif not event.mask & Mask.ISDIR:
                 changed = touched if event.mask & Mask.ATTRIB else files
                 changed.update(self._paths(event, real, event.name.name))
         return Changed(files, touched, rescan, lost)
@@ -233,8 +289,8 @@ class Watcher:
         if real not in self._directories or name.startswith("."):
             return False
         if event.mask & Mask.ISDIR:
-            return not event.mask & Mask.ATTRIB
-        return bool(event.mask & (Mask.CREATE | Mask.MOVED_TO)) and (real / name).is_symlink()
+            return True
+        return bool(event.mask & (Mask.CREATE | Mask.MOVED_TO)) and _is_link(real / name)
 
     def _paths(self, event: Event, real: Path, name: str) -> Iterator[str]:
         if name.endswith(SUFFIXES) and not name.startswith(".") and not _is_begun(event, real / name):
@@ -271,7 +327,7 @@ def _links(path: Path) -> Iterator[tuple[Path, str]]:
         try:
             target = here.readlink()
         except OSError:
-            if not rest and not here.is_dir():
+            if not rest and not _is_directory(here):
                 yield real, name
             real = here
             continue

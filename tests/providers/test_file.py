@@ -1,12 +1,14 @@
 """The file source, as editors, ConfigMap mounts and git-sync use it."""
 
 import asyncio
+import errno
 import json
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from gwctl.api.parse import Invalid, is_unreadable
 from gwctl.api.ref import Ref
 from gwctl.providers.file import FileSource
 from gwctl.providers.source import SourceError
+from gwctl.providers.watch import is_absent
 from tests.manifests import backend_tls_policy
 from tests.providers.reader import SETTLE, Reader
 
@@ -28,6 +31,10 @@ def ref(name: str, namespace: str = "default") -> Ref:
     return Ref("Service", namespace, name)
 
 
+def messages(reader: Reader) -> dict[str, str]:
+    return {invalid.subject.name: invalid.message for invalid in reader.invalid}
+
+
 @asynccontextmanager
 async def reading(path: Path) -> AsyncIterator[Reader]:
     reader = Reader(FileSource(path))
@@ -36,6 +43,26 @@ async def reading(path: Path) -> AsyncIterator[Reader]:
         yield reader
     finally:
         await reader.close()
+
+
+@contextmanager
+def closed(directory: Path) -> Iterator[None]:
+    """Take the permissions of a directory away, from root too."""
+
+    def guard(call: Callable[..., Any], refuses: Callable[[Path], bool]) -> Callable[..., Any]:
+        def guarded(path: Any, *args: Any, **kwargs: Any) -> Any:
+            if isinstance(path, str | os.PathLike) and refuses(Path(path)):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return call(path, *args, **kwargs)
+
+        return guarded
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "scandir", guard(os.scandir, lambda path: directory in (path, *path.parents)))
+        patch.setattr(os, "stat", guard(os.stat, lambda path: directory in path.parents))
+        directory.chmod(0o700)  # is told
+        yield
+    directory.chmod(0o700)
 
 
 async def test_the_first_batch_is_everything(tmp_path: Path) -> None:
@@ -312,6 +339,131 @@ async def test_a_file_that_may_not_be_read_is_reported_until_it_may(tmp_path: Pa
         path.chmod(0o600)
         await reader.next()
         assert reader.ports() == {"a": 80}
+        assert reader.invalid == ()
+
+
+async def test_a_fifo_is_reported_and_not_read(tmp_path: Path) -> None:
+    path, fifo = tmp_path / "a.yaml", tmp_path / "fifo.yaml"
+    path.write_text(service("a"))
+    async with reading(tmp_path) as reader:
+        os.mkfifo(fifo)
+        await reader.next()
+        assert messages(reader) == {"fifo.yaml": "cannot be read: not a regular file"}
+        fifo.rename(path)
+        await reader.settle()
+        assert messages(reader) == {"a.yaml": "cannot be read: not a regular file"}
+        assert reader.ports() == {"a": 80}
+        (tmp_path / "new").write_text(service("a", 81))
+        (tmp_path / "new").rename(path)
+        await reader.settle()
+        assert reader.ports() == {"a": 81}
+        assert reader.invalid == ()
+
+
+async def test_deleting_a_fifo_deletes_what_was_there_before(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(service("a"))
+    async with reading(tmp_path) as reader:
+        os.mkfifo(tmp_path / "fifo")
+        (tmp_path / "fifo").rename(path)
+        await reader.next()
+        path.unlink()
+        await reader.settle()
+        assert reader.state == {}
+        assert reader.invalid == ()
+
+
+async def test_what_is_no_regular_file_is_reported_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "null.yaml").symlink_to(os.devnull)
+    os.mkfifo(tmp_path / "fifo.yaml")
+    os.mkfifo(tmp_path / "fifo")
+    async with reading(tmp_path) as reader:
+        assert messages(reader) == dict.fromkeys(("fifo.yaml", "null.yaml"), "cannot be read: not a regular file")
+    with pytest.raises(SourceError, match=r"fifo: not a regular file$"):
+        FileSource(tmp_path / "fifo").read()
+
+
+async def test_a_file_that_becomes_a_directory_is_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(service("a"))
+    async with reading(tmp_path) as reader:
+        path.unlink()
+        path.mkdir()
+        await reader.settle()
+        assert reader.state == {}
+        assert reader.invalid == ()
+
+
+async def test_what_is_in_a_directory_that_may_not_be_read_is_kept(tmp_path: Path) -> None:
+    sub = tmp_path / "sub"
+    (sub / "deep").mkdir(parents=True)
+    for path in (sub / "a.yaml", sub / "b.yaml", sub / "deep" / "c.yaml"):
+        path.write_text(service(path.stem))
+    async with reading(tmp_path) as reader:
+        with closed(sub):
+            await reader.settle()
+            assert messages(reader) == {"sub": "cannot be read: permission denied"}
+            (tmp_path / "unrelated").mkdir()  # has everything looked at again
+            await reader.settle()
+            assert reader.ports() == {"a": 80, "b": 80, "c": 80}
+        (sub / "a.yaml").write_text(service("a", 81))
+        (sub / "b.yaml").unlink()
+        await reader.settle()
+        assert reader.ports() == {"a": 81, "c": 80}
+        assert reader.invalid == ()
+
+
+async def test_a_directory_that_may_not_be_read_at_the_start_is_reported_until_it_may(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.yaml").write_text(service("a"))
+    with closed(tmp_path / "sub"):
+        reader = Reader(FileSource(tmp_path))
+        await reader.next()
+        assert messages(reader) == {"sub": "cannot be read: permission denied"}
+    await reader.settle()
+    assert reader.ports() == {"a": 80}
+    assert reader.invalid == ()
+    await reader.close()
+
+
+@pytest.mark.parametrize("which", ["root", "parent"])
+async def test_a_root_that_may_not_be_read_keeps_everything_until_it_may(tmp_path: Path, which: str) -> None:
+    root = tmp_path / "parent" / "root"
+    root.mkdir(parents=True)
+    path = root / "a.yaml"
+    path.write_text(service("a"))
+    message = "cannot be read: permission denied; what was read from it stays in use"
+    async with reading(root) as reader:
+        with closed(root if which == "root" else root.parent):
+            root.chmod(0o700)  # is told, unlike what happens to its parent
+            await reader.settle()
+            assert messages(reader) == {str(root): message}
+            assert reader.ports() == {"a": 80}
+        root.chmod(0o700)
+        path.write_text(service("a", 81))
+        await reader.until(lambda: not reader.invalid)
+        assert reader.ports() == {"a": 81}
+
+
+def test_a_file_that_cannot_be_looked_at_may_be_there(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "a.yaml"
+    path.parent.mkdir()
+    assert is_absent(path)
+    with closed(path.parent):
+        assert not is_absent(path)
+
+
+async def test_a_link_that_leads_nowhere_for_good_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(service("a"))
+    (tmp_path / "long.yaml").symlink_to("x" * 300)
+    (tmp_path / "directory").symlink_to("x" * 300)
+    (tmp_path / "dangling.yaml").symlink_to("nowhere")
+    async with reading(tmp_path) as reader:
+        assert reader.ports() == {"a": 80}
+        assert messages(reader) == dict.fromkeys(("directory", "long.yaml"), "cannot be read: file name too long")
+        (tmp_path / "long.yaml").unlink()
+        (tmp_path / "directory").unlink()
+        await reader.settle()
         assert reader.invalid == ()
 
 
