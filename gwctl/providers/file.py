@@ -75,7 +75,8 @@ class FileSource:
             self._rescan(watcher, changed.lost)
         for path in sorted(changed.files | (changed.touched & self._unreadable)):
             self._read(path, self._tree.locate(path))
-        self._drop_missing(time.monotonic())
+        if not self._root_gone:
+            self._drop_missing(time.monotonic())
 
     def _drop_missing(self, now: float) -> None:
         for path in [path for path, deadline in self._missing.items() if deadline <= now]:
@@ -94,6 +95,7 @@ class FileSource:
             return
         if self._root_gone:
             self._root_gone = False
+            self._missing.clear()
             self._merged.put_root_problem(())
         for path, file in found.files.items():
             seen = self._seen.get(path)

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -14,7 +15,7 @@ import pytest
 
 from gwctl.api.parse import Invalid, is_unreadable
 from gwctl.api.ref import Ref
-from gwctl.providers.file import FileSource
+from gwctl.providers.file import GRACE, FileSource
 from gwctl.providers.source import SourceError
 from gwctl.providers.watch import is_absent
 from tests.manifests import backend_tls_policy
@@ -324,6 +325,27 @@ async def test_a_root_that_vanishes_keeps_everything_until_it_is_back(tmp_path: 
         (tmp_path / "away" / "a.yaml").write_text(service("a", 81))
         (tmp_path / "away").rename(root)
         await reader.settle()
+        assert reader.ports() == {"a": 81}
+        assert reader.invalid == ()
+
+
+async def test_a_root_that_is_deleted_with_its_files_keeps_everything_until_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gwctl.providers.file._ABSENT_ROOT_POLL", GRACE / 2)
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in "ab":
+        (root / f"{name}.yaml").write_text(service(name))
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "a.yaml").write_text(service("a", 81))
+    async with reading(root) as reader:
+        shutil.rmtree(root)
+        await reader.settle()
+        assert messages(reader) == {str(root): "is gone; what was read from it stays in use"}
+        assert reader.ports() == {"a": 80, "b": 80}
+        (tmp_path / "new").rename(root)
+        await reader.until(lambda: len(reader.state) == 1)
         assert reader.ports() == {"a": 81}
         assert reader.invalid == ()
 
