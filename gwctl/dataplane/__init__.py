@@ -5,7 +5,8 @@ DataPlaneError
 ├── VersionConflict     somebody else changed the configuration; transient
 ├── Refused             the API refused a call
 │   ├── NotFound        what the call names is not there
-│   └── AlreadyExists   what the call would add is there
+│   ├── AlreadyExists   what the call would add is there
+│   └── ConfigurationRefused  a section, or the whole configuration, is not taken
 ├── CertificateRefused  HAProxy does not take a certificate
 ├── ReloadFailed        HAProxy did not load a configuration that the API had accepted
 ├── ForeignLua, ForeignPath  somebody else's setting is where gwctl's must be
@@ -15,6 +16,7 @@ DataPlaneError
 from gwctl.dataplane.error import (
     AlreadyExists,
     CertificateRefused,
+    ConfigurationRefused,
     DataPlaneError,
     ForeignLua,
     ForeignPath,
@@ -29,6 +31,7 @@ from gwctl.dataplane.error import (
 __all__ = [
     "AlreadyExists",
     "CertificateRefused",
+    "ConfigurationRefused",
     "DataPlaneError",
     "ForeignLua",
     "ForeignPath",

@@ -15,7 +15,15 @@ import httpx
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from gwctl.api.sensitive import Sensitive
-from gwctl.dataplane.error import AlreadyExists, NotFound, Refused, Unavailable, VersionConflict, redact_parts
+from gwctl.dataplane.error import (
+    AlreadyExists,
+    ConfigurationRefused,
+    NotFound,
+    Refused,
+    Unavailable,
+    VersionConflict,
+    redact_parts,
+)
 from gwctl.haproxy.names import PLACEHOLDER
 from gwctl.haproxy.state import CrtEntry, Section, SectionKey, SectionKind
 
@@ -28,8 +36,13 @@ _RELOAD_ID = "Reload-ID"
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 """The API itself waits up to 30 s for a HAProxy that died, one call after the other: asking anew only adds to that."""
 
-_RAW = "/services/haproxy/configuration/raw"
+_CONFIGURATION = "/services/haproxy/configuration"
+_RAW = f"{_CONFIGURATION}/raw"
 _TRANSACTIONS = "/services/haproxy/transactions"
+
+_NOT_TAKEN = (httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY)
+_TRANSACTION_GONE = "transaction does not exist"
+"""What the API says within a transaction that somebody else's commit has outdated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +144,11 @@ class Client:
 
     async def commit(self, transaction: str) -> str | None:
         """Commit a transaction; give the id of the reload that follows, None when HAProxy has reloaded already."""
-        response = await self._send("PUT", "/services/haproxy/transactions/{name}", name=transaction)
+        path = f"{_TRANSACTIONS}/{{name}}"
+        try:
+            response = await self._send("PUT", path, name=transaction)
+        except NotFound:
+            raise _conflict("PUT", path) from None
         reload: str | None = response.headers.get(_RELOAD_ID)
         return reload
 
@@ -404,7 +421,7 @@ class Client:
         self._observer(method, path, response.status_code)
         if response.is_success:
             return response
-        raise _error(method, path, response, sent)
+        raise _error(method, path, response, sent, within="transaction_id" in (parameters or ()))
 
     @retry(
         retry=retry_if_exception_type(httpx.ConnectError),
@@ -446,7 +463,8 @@ def _read_servers(body: Json) -> list[dict[str, Json]]:
     ]
 
 
-def _error(method: str, path: str, response: httpx.Response, sent: Sensitive | None) -> Exception:
+def _error(method: str, path: str, response: httpx.Response, sent: Sensitive | None, *, within: bool) -> Exception:
+    """Give the error that a response stands for; ``within``: of a call within a transaction."""
     try:
         message = str(response.json().get("message", ""))
     except (ValueError, AttributeError):
@@ -455,13 +473,21 @@ def _error(method: str, path: str, response: httpx.Response, sent: Sensitive | N
         message = redact_parts(message, sent)
     if response.status_code == httpx.codes.NOT_FOUND:
         return NotFound(method, path, response.status_code, message)
+    if within and (response.status_code == httpx.codes.NOT_ACCEPTABLE or _TRANSACTION_GONE in message):
+        return _conflict(method, path)
     if response.status_code in (httpx.codes.NOT_ACCEPTABLE, httpx.codes.CONFLICT):
         if path.startswith(_TRANSACTIONS):
-            return VersionConflict(f"{method} {path}: the configuration was changed meanwhile")
+            return _conflict(method, path)
         return AlreadyExists(method, path, response.status_code, message)
     if response.status_code in (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE):
         return Unavailable(f"{method} {path}: {response.status_code}")
+    if response.status_code in _NOT_TAKEN and path.startswith((_CONFIGURATION, _TRANSACTIONS)):
+        return ConfigurationRefused(method, path, response.status_code, message)
     return Refused(method, path, response.status_code, message)
+
+
+def _conflict(method: str, path: str) -> VersionConflict:
+    return VersionConflict(f"{method} {path}: the configuration was changed meanwhile")
 
 
 def _transaction(transaction: str | None) -> dict[str, str]:

@@ -47,6 +47,10 @@ class AlreadyExists(Refused):
     """What the call would add is there."""
 
 
+class ConfigurationRefused(Refused):
+    """The configuration that the call asks for is not one that the API or HAProxy takes."""
+
+
 class CertificateRefused(DataPlaneError):
     """HAProxy does not take a certificate. Others are taken."""
 

@@ -184,6 +184,19 @@ def frontend_sections(frontend: Frontend, layout: Layout) -> Iterator[tuple[Sect
     )
 
 
+def stands_in(before: Section, wanted: Section) -> bool:
+    """Tell whether a section of before may serve on where HAProxy does not take the one that is wanted.
+
+    It must do the same, and must not let in clients that the other one refuses.
+    """
+    return before.get("from") == wanted["from"] and (_ignores_errors(wanted) or not _ignores_errors(before))
+
+
+def _ignores_errors(section: Section) -> bool:
+    binds = (section.get("binds") or {}).values()
+    return any(setting in bind for setting in _ANY_CERTIFICATE for bind in binds)
+
+
 def listener_slot_sections(
     mode: Mode, port: int, layout: Layout, *, falls_back: bool = False
 ) -> Iterator[tuple[SectionKey, Section]]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from gwctl.api.parse import INVALID, UNKNOWN_FIELD, Invalid, Resource, is_unreadable
 from gwctl.api.ref import Ref
-from gwctl.dataplane import CertificateRefused, DataPlaneError, Refused, ReloadFailed
+from gwctl.dataplane import CertificateRefused, ConfigurationRefused, DataPlaneError, ReloadFailed
 from gwctl.dataplane.client import Client, Process
 from gwctl.dataplane.executor import Executor
 from gwctl.dataplane.reader import read_layout, read_state
@@ -51,8 +51,8 @@ from gwctl.haproxy.plan import (
     leaves_tls,
     retired_servers,
 )
-from gwctl.haproxy.program import ANYWHERE, Layout, Listening, frontend_sections
-from gwctl.haproxy.state import State
+from gwctl.haproxy.program import ANYWHERE, Layout, Listening, frontend_sections, stands_in
+from gwctl.haproxy.state import Section, SectionKey, State
 from gwctl.haproxy.table import Upstream
 from gwctl.routing.virtualhost import Frontend, FrontendKey
 from gwctl.runtime.metrics import Metrics
@@ -189,13 +189,19 @@ class Reconciler:
             }
 
     async def apply(self) -> None:
-        """Bring HAProxy to the desired state and read back what was written."""
+        """Bring HAProxy to the desired state and read back what was written.
+
+        A listener is to blame only where HAProxy fails to load it, or the API refuses the configuration twice.
+        """
         assert self._pipeline is not None
         started = time.perf_counter()
         self._end_rests()
         try:
-            await self._converge()
-        except (ReloadFailed, Refused) as error:
+            try:
+                await self._converge()
+            except ConfigurationRefused:
+                await self._converge()
+        except (ReloadFailed, ConfigurationRefused) as error:
             await self._find_refused(error)
         self._applied = self._pipeline.graph
         self._metrics.apply_duration.observe(time.perf_counter() - started)
@@ -218,8 +224,12 @@ class Reconciler:
                 await self._read()
         raise NotConverging(f"after {_ROUNDS} plans HAProxy still differs from the desired state")
 
-    async def _find_refused(self, error: ReloadFailed | Refused) -> None:
-        """HAProxy did not take new listeners, as when a port is taken: find which, and serve all the others."""
+    async def _find_refused(self, error: ReloadFailed | ConfigurationRefused) -> None:
+        """HAProxy did not take new listeners, as when a port is taken: find which, and serve all the others.
+
+        One that HAProxy serves already stays as it was before.
+        """
+        self._retry_refused = time.monotonic() + _REFUSED_SECONDS
         assert self._pipeline is not None
         sections = (await self._read()).sections
         suspects: dict[FrontendKey, Frontend] = {}
@@ -235,7 +245,7 @@ class Reconciler:
             message = self._refused.pop(key)
             try:
                 await self._converge()
-            except (ReloadFailed, Refused) as again:
+            except (ReloadFailed, ConfigurationRefused) as again:
                 self._refused[key] = _last_line(str(again)) or message
                 self._actual = None
         await self._converge()
@@ -418,10 +428,13 @@ class Reconciler:
     def _plan(self) -> Plan:
         assert self._pipeline is not None and self._actual is not None and self._executor is not None
         routing = self._pipeline.routing
+        kept = self._serving_on()
         if self._refused:
-            served = {key: frontend for key, frontend in routing.frontends.items() if key not in self._refused}
+            served = {
+                key: frontend for key, frontend in routing.frontends.items() if key not in self._refused or key in kept
+            }
             routing = replace(routing, frontends=served)
-        self._desired = build_state(
+        desired = build_state(
             routing,
             self._pipeline.tables,
             self._actual,
@@ -431,7 +444,24 @@ class Reconciler:
             frozenset(self._refused_certificates),
             self._rest(),
         )
-        return diff(self._desired.state, self._actual)
+        if kept:
+            sections = dict(desired.state.sections)
+            for there in kept.values():
+                sections.update(there)
+            desired = replace(desired, state=replace(desired.state, sections=sections))
+        self._desired = desired
+        return diff(desired.state, self._actual)
+
+    def _serving_on(self) -> dict[FrontendKey, dict[SectionKey, Section]]:
+        """Give the refused listeners that HAProxy serves as they were before, with the sections it has of them."""
+        assert self._pipeline is not None and self._actual is not None
+        found: dict[FrontendKey, dict[SectionKey, Section]] = {}
+        for key in self._refused:
+            wanted = dict(frontend_sections(self._pipeline.routing.frontends[key], self._layout))
+            there = {name: self._actual.sections[name] for name in wanted.keys() & self._actual.sections.keys()}
+            if len(there) == len(wanted) and all(stands_in(there[name], wanted[name]) for name in wanted):
+                found[key] = there
+        return found
 
     def _rest(self) -> Mapping[str, Resting]:
         """Give the slots that Services have left of late, by key."""

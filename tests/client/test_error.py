@@ -10,6 +10,7 @@ import pytest
 from gwctl.api.sensitive import Sensitive
 from gwctl.dataplane import (
     AlreadyExists,
+    ConfigurationRefused,
     NotFound,
     Refused,
     Unavailable,
@@ -18,7 +19,7 @@ from gwctl.dataplane import (
 )
 from gwctl.dataplane.client import Client
 from gwctl.dataplane.version import parse_version, require_supported
-from gwctl.haproxy.state import SectionKind
+from gwctl.haproxy.state import SectionKey, SectionKind
 
 KEY = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----"
 
@@ -61,6 +62,32 @@ async def test_a_transaction_that_others_overtook_is_a_conflict(status: int) -> 
         with pytest.raises(VersionConflict) as error:
             await client.commit("1")
     assert error.value.transient
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [(400, "transaction does not exist: 1"), (406, "transaction 1 is outdated")]
+)
+async def test_within_a_transaction_that_is_gone_every_call_is_a_conflict(status: int, message: str) -> None:
+    async with client_of(status, {"message": message}) as client:
+        with pytest.raises(VersionConflict):
+            await client.sections(SectionKind.FRONTENDS, "1")
+        with pytest.raises(VersionConflict):
+            await client.delete_section(SectionKey(SectionKind.FRONTENDS, "x"), "1")
+    async with client_of(404, {"message": message}) as client:
+        with pytest.raises(VersionConflict):
+            await client.commit("1")
+
+
+@pytest.mark.parametrize("status", [400, 422])
+async def test_only_a_section_and_a_commit_are_refused_for_what_is_in_them(status: int) -> None:
+    async with client_of(status, {"message": "no"}) as client:
+        with pytest.raises(ConfigurationRefused):
+            await client.put_section(SectionKey(SectionKind.FRONTENDS, "x"), {"name": "x"}, True, "1")
+        with pytest.raises(ConfigurationRefused):
+            await client.commit("1")
+        with pytest.raises(Refused) as error:
+            await client.add_row("t", "k", "v")
+    assert not isinstance(error.value, ConfigurationRefused)
 
 
 async def test_an_api_that_does_not_answer_is_unavailable_and_transient() -> None:

@@ -81,6 +81,9 @@ async def test_a_forced_commit_has_reloaded_when_it_answers(plane: DataPlane, ap
 async def test_a_commit_outdates_what_began_before(api: httpx.AsyncClient) -> None:
     first, second = await begin(api), await begin(api)
     expect(await api.put(f"/transactions/{first}", params={"force_reload": "true"}), 200)
+    within = {"transaction_id": second}
+    assert "transaction does not exist" in refused(await api.get("/configuration/backends", params=within), 400)
+    assert "does not exist" in refused(await api.post("/configuration/backends", params=within, json=ADDED), 400)
     refused(await api.put(f"/transactions/{second}"), 406)
     (listed,) = expect(await api.get("/transactions"), 200).json()
     assert (listed["id"], listed["status"]) == (second, "outdated")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
 import httpx
 import pytest
 
@@ -9,9 +12,14 @@ from gwctl.dataplane import Refused
 from gwctl.dataplane.client import Client
 from gwctl.dataplane.reader import read_state
 from gwctl.haproxy.desired import Pools
+from gwctl.haproxy.names import frontend_name
+from gwctl.haproxy.program import Listening
+from gwctl.haproxy.state import SectionKind, State
+from gwctl.routing.request import Request
 from gwctl.runtime.metrics import Metrics
 from gwctl.runtime.reconciler import NotConverging, Reconciler
-from tests.harness import DataPlane, free_port
+from tests.harness import DataPlane, EchoBackend, free_port
+from tests.live.gateway import wait_for
 from tests.manifests import (
     CONTROLLER,
     Manifest,
@@ -131,3 +139,137 @@ async def test_rows_that_a_bulk_call_loses_are_added_one_by_one(dataplane: DataP
         state = await read_state(client)
         assert len(state.tables["gwctl-paths-exact.map"]) == 300  # type: ignore[index]
         assert await dataplane.reloads() == 1
+
+
+Answer = Callable[[httpx.Request], Awaitable[httpx.Response | None]]
+
+
+class Answering(httpx.AsyncHTTPTransport):
+    """Answers ``times`` of the requests that put a part of ``name`` with what ``answer`` gives; None passes them on."""
+
+    def __init__(self, name: str, times: int, answer: Answer) -> None:
+        super().__init__()
+        self.name = "".join(f"%{byte:02X}" for byte in name.encode())
+        self.times = times
+        self.answer = answer
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self.times and request.method == "PUT" and self.name in request.url.raw_path.decode():
+            self.times -= 1
+            await request.aread()
+            if (response := await self.answer(request)) is not None:
+                return response
+        return await super().handle_async_request(request)
+
+
+@asynccontextmanager
+async def relistening(
+    dataplane: DataPlane, ports: list[int], transport: httpx.AsyncBaseTransport
+) -> AsyncIterator[tuple[Reconciler, Client]]:
+    """Serve one listener per port, then give a gwctl that is to let them listen otherwise."""
+    listeners = [listener(f"l{port}", port) for port in ports]
+    resources = parse([gateway_class(), gateway(listeners), *site(ports[0], "127.0.0.2")[2:]])
+    async with Client(dataplane.url, dataplane.username, dataplane.password) as client:
+        first = Reconciler(client, CONTROLLER, Pools(4, 2), Metrics())
+        first.update(resources)
+        await first.apply()
+    async with Client(dataplane.url, dataplane.username, dataplane.password, transport=transport) as client:
+        other = Reconciler(client, CONTROLLER, Pools(4, 2), Metrics(), listening=Listening(proxies=("192.0.2.0/24",)))
+        moved = gateway(listeners, address="127.0.0.3")
+        other.update(resources | parse([moved]))
+        yield other, client
+
+
+def addresses(state: State) -> list[str]:
+    """Give the address of every frontend in the order of their ports."""
+    prefix = frontend_name("default", "gateway", 0)[:-1]
+    found = {key.name: section["binds"] for key, section in state.sections.items() if key.name.startswith(prefix)}
+    return [bind["address"] for _, binds in sorted(found.items()) for bind in binds.values()]
+
+
+def refuse(status: int) -> Answer:
+    async def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(status, json={"code": status, "message": "no space left on device"})
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [429, 500])
+async def test_an_error_of_the_api_harms_no_listener_and_is_tried_again(dataplane: DataPlane, status: int) -> None:
+    ports = sorted(free_port() for _ in range(2))
+    transport = Answering(frontend_name("default", "gateway", ports[1]), 1, refuse(status))
+    async with relistening(dataplane, ports, transport) as (reconciler, client):
+        before = await read_state(client)
+        with pytest.raises(Refused):
+            await reconciler.apply()
+        assert (await read_state(client)).sections == before.sections
+        await reconciler.apply()
+        assert addresses(await read_state(client)) == ["127.0.0.3"] * 2
+        assert not reconciler.refused
+    assert await dataplane.reloads() == 2
+
+
+@pytest.mark.parametrize("status", [400, 406])
+async def test_what_is_refused_once_is_tried_again_at_once(dataplane: DataPlane, status: int) -> None:
+    ports = sorted(free_port() for _ in range(2))
+    transport = Answering(frontend_name("default", "gateway", ports[1]), 1, refuse(status))
+    async with relistening(dataplane, ports, transport) as (reconciler, client):
+        await reconciler.apply()
+        assert addresses(await read_state(client)) == ["127.0.0.3"] * 2
+        assert not reconciler.refused
+    assert await dataplane.reloads() == 2
+
+
+async def test_a_listener_that_is_always_refused_stays_as_it_was(dataplane: DataPlane) -> None:
+    ports = sorted(free_port() for _ in range(2))
+    transport = Answering(frontend_name("default", "gateway", ports[1]), -1, refuse(400))
+    async with relistening(dataplane, ports, transport) as (reconciler, client):
+        await reconciler.apply()
+        assert addresses(await read_state(client)) == ["127.0.0.3", "127.0.0.1"]
+        assert [key.listener for key in reconciler.refused] == [f"l{ports[1]}"]
+        reloads = await dataplane.reloads()
+        reconciler.forget()
+        await reconciler.apply()
+        assert await dataplane.reloads() == reloads
+
+
+async def test_a_commit_of_somebody_else_meanwhile_costs_a_new_try_and_no_listener(dataplane: DataPlane) -> None:
+    ports = sorted(free_port() for _ in range(2))
+
+    async def commit_theirs(_: httpx.Request) -> None:
+        async with dataplane.client() as other:
+            path = "/services/haproxy/transactions"
+            version = (await other.get("/services/haproxy/configuration/version")).json()
+            within = {"transaction_id": (await other.post(path, params={"version": version})).json()["id"]}
+            await other.post("/services/haproxy/configuration/backends", params=within, json={"name": "theirs"})
+            done = await other.put(f"{path}/{within['transaction_id']}", params={"force_reload": "true"})
+            assert done.is_success
+
+    transport = Answering(frontend_name("default", "gateway", ports[1]), 1, commit_theirs)
+    async with relistening(dataplane, ports, transport) as (reconciler, client):
+        await reconciler.apply()
+        assert addresses(await read_state(client)) == ["127.0.0.3"] * 2
+        assert not reconciler.refused
+        assert "theirs" in {section["name"] for section in await client.sections(SectionKind.BACKENDS)}
+    assert await dataplane.reloads() == 3
+
+
+async def test_a_listener_that_haproxy_cannot_move_is_served_where_it_was(dataplane: DataPlane) -> None:
+    port, other = free_port(), free_port()
+    async with (
+        EchoBackend("web") as web,
+        Client(dataplane.url, dataplane.username, dataplane.password) as client,
+    ):
+        reconciler = Reconciler(client, CONTROLLER, Pools(4, 2), Metrics())
+        resources = parse([*site(port)[:4], *endpoints("web", [("127.0.0.1", web.port)])])
+        reconciler.update(resources)
+        await reconciler.apply()
+        moved = gateway([listener("http", port), listener("other", other)], address="192.0.2.1")
+        reconciler.update(parse([moved]))
+        await reconciler.apply()
+        assert addresses(await read_state(client)) == ["127.0.0.1"]
+        assert {key.listener for key in reconciler.refused} == {"http", "other"}
+        await wait_for(port, Request("GET", "web.test", "/"), status=200)
+        reconciler.update(resources)
+        await reconciler.apply()
+        assert not reconciler.refused
