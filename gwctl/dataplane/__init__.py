@@ -6,7 +6,8 @@ DataPlaneError
 ├── Refused             the API refused a call
 │   ├── NotFound        what the call names is not there
 │   ├── AlreadyExists   what the call would add is there
-│   └── ConfigurationRefused  a section, or the whole configuration, is not taken
+│   ├── ConfigurationRefused  a section, or the whole configuration, is not taken
+│   └── TooManyTransactions   as many are open as the API allows
 ├── CertificateRefused  HAProxy does not take a certificate
 ├── ReloadFailed        HAProxy did not load a configuration that the API had accepted
 ├── ForeignLua, ForeignPath  somebody else's setting is where gwctl's must be
@@ -23,6 +24,7 @@ from gwctl.dataplane.error import (
     NotFound,
     Refused,
     ReloadFailed,
+    TooManyTransactions,
     Unavailable,
     UnsupportedVersion,
     VersionConflict,
@@ -38,6 +40,7 @@ __all__ = [
     "NotFound",
     "Refused",
     "ReloadFailed",
+    "TooManyTransactions",
     "Unavailable",
     "UnsupportedVersion",
     "VersionConflict",

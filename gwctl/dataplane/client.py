@@ -20,6 +20,7 @@ from gwctl.dataplane.error import (
     ConfigurationRefused,
     NotFound,
     Refused,
+    TooManyTransactions,
     Unavailable,
     VersionConflict,
     redact_parts,
@@ -141,6 +142,14 @@ class Client:
         """Open a transaction on the configuration of this version; give its id."""
         response = await self._send("POST", _TRANSACTIONS, {"version": str(version)})
         return _understand(response, lambda body: str(body["id"]), f"POST {_TRANSACTIONS}")
+
+    async def open_transactions(self) -> dict[str, int]:
+        """Give the transactions that are open, whoever has begun them: id to the version that each was begun on."""
+        return await self._get(
+            _TRANSACTIONS,
+            lambda body: {str(item["id"]): int(item["_version"]) for item in body or ()},
+            {"status": "in_progress"},
+        )
 
     async def commit(self, transaction: str) -> str | None:
         """Commit a transaction; give the id of the reload that follows, None when HAProxy has reloaded already."""
@@ -481,6 +490,8 @@ def _error(method: str, path: str, response: httpx.Response, sent: Sensitive | N
         return AlreadyExists(method, path, response.status_code, message)
     if response.status_code in (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE):
         return Unavailable(f"{method} {path}: {response.status_code}")
+    if response.status_code == httpx.codes.TOO_MANY_REQUESTS and path == _TRANSACTIONS:
+        return TooManyTransactions(method, path, response.status_code, message)
     if response.status_code in _NOT_TAKEN and path.startswith((_CONFIGURATION, _TRANSACTIONS)):
         return ConfigurationRefused(method, path, response.status_code, message)
     return Refused(method, path, response.status_code, message)

@@ -51,6 +51,10 @@ class ConfigurationRefused(Refused):
     """The configuration that the call asks for is not one that the API or HAProxy takes."""
 
 
+class TooManyTransactions(Refused):
+    """As many transactions are open as the API allows."""
+
+
 class CertificateRefused(DataPlaneError):
     """HAProxy does not take a certificate. Others are taken."""
 

@@ -7,6 +7,7 @@ everything HAProxy will load to its files first, so the new process comes up com
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from gwctl.dataplane.error import (
     NotFound,
     Refused,
     ReloadFailed,
+    TooManyTransactions,
     Unavailable,
     VersionConflict,
 )
@@ -33,6 +35,8 @@ from gwctl.haproxy.names import Table
 from gwctl.haproxy.plan import Operation, RemoveRow, RemoveServer, SetRow, SetServer, Transaction
 from gwctl.haproxy.program import Layout, is_lua, lua_name, lua_text
 from gwctl.haproxy.state import Section, SectionKey, SectionKind, Server, State
+
+log = logging.getLogger(__name__)
 
 BULK_ROWS = 200
 """From this many rows on, an empty table is written in one call. Others are not: the call may lose rows at first."""
@@ -239,7 +243,7 @@ class Executor:
         self, slots: Iterable[tuple[SectionKey, Section | None]], version: int, is_interrupted: Callable[[], bool]
     ) -> bytes | None:
         """Give the configuration with these slots, None when interrupted."""
-        identifier = await self._client.begin(version)
+        identifier = await self._begin(version)
         try:
             for key, section in slots:
                 assert section is not None
@@ -266,7 +270,7 @@ class Executor:
 
     @retry(retry=retry_if_exception_type(VersionConflict), stop=stop_after_attempt(_CONFLICTS), reraise=True)
     async def _commit(self, transaction: Transaction) -> str | None:
-        identifier = await self._client.begin(await self._client.configuration_version())
+        identifier = await self._begin(await self._client.configuration_version())
         try:
             await self._prepare_global(identifier)
             existing: dict[SectionKey, Section] = {}
@@ -282,6 +286,29 @@ class Executor:
         except BaseException:
             await self._drop(identifier)
             raise
+
+    async def _begin(self, version: int) -> str:
+        try:
+            return await self._client.begin(version)
+        except TooManyTransactions:
+            await self._make_room()
+            return await self._client.begin(version)
+
+    async def _make_room(self) -> None:
+        """Drop what a process that was killed has left open, since the API keeps it for ever, over its own end too.
+
+        Only those of an older version are dropped: nobody can commit them. Where all are of the version of now, the
+        configuration is stored as it is under the next one, as by any commit: whoever is still at work begins anew.
+        """
+        opened = await self._client.open_transactions()
+        version = await self._client.configuration_version()
+        if opened and min(opened.values()) >= version:
+            await self._client.reread_file()
+            version += 1
+        log.warning("too many transactions are open, dropping those that can no longer be committed")
+        for identifier, begun in opened.items():
+            if begun < version:
+                await self._drop(identifier)
 
     async def _drop(self, identifier: str) -> None:
         try:

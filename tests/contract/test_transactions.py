@@ -2,7 +2,8 @@
 
 import httpx
 
-from tests.contract.wire import begin, expect, pid, raw, refused, reload_ends, version
+from tests.contract.conftest import client_of
+from tests.contract.wire import begin, expect, pid, post_raw, raw, refused, reload_ends, version
 from tests.harness import DataPlane
 
 ADDED = {"name": "added", "mode": "http"}
@@ -113,6 +114,25 @@ async def test_only_twenty_transactions_are_open_at_once(api: httpx.AsyncClient)
     refused(await api.post("/transactions", params=params), 429)
     expect(await api.delete(f"/transactions/{opened[0]}"), 204)
     expect(await api.post("/transactions", params=params), 201)
+
+
+async def test_open_transactions_outlive_the_api_and_count_until_they_are_dropped(plane: DataPlane) -> None:
+    async with client_of(plane) as api:
+        opened = {await begin(api) for _ in range(20)}
+        number = await version(api)
+    await plane.restart_api()
+    async with client_of(plane) as api:
+        refused(await api.post("/transactions", params={"version": number}), 429)
+        expect(await post_raw(api, await raw(api), {"version": str(number), "skip_reload": "true"}), 201)
+        assert await version(api) == number + 1
+        refused(await api.post("/transactions", params={"version": number + 1}), 429)
+        listed = expect(await api.get("/transactions", params={"status": "in_progress"}), 200).json()
+        assert {(item["id"], item["_version"]) for item in listed} == {(name, number) for name in opened}
+        left = opened.pop()
+        refused(await api.put(f"/transactions/{left}"), 409)
+        for transaction in opened:
+            expect(await api.delete(f"/transactions/{transaction}"), 204)
+        await begin(api)
 
 
 async def test_a_change_names_either_a_version_or_a_transaction(api: httpx.AsyncClient) -> None:

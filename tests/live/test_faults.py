@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from gwctl.dataplane import Refused
+from gwctl.dataplane import Refused, VersionConflict
 from gwctl.dataplane.client import Client
-from gwctl.dataplane.reader import read_state
+from gwctl.dataplane.executor import Executor
+from gwctl.dataplane.reader import read_layout, read_state
 from gwctl.haproxy.desired import Pools
 from gwctl.haproxy.names import frontend_name
 from gwctl.haproxy.program import Listening
@@ -273,3 +274,37 @@ async def test_a_listener_that_haproxy_cannot_move_is_served_where_it_was(datapl
         reconciler.update(resources)
         await reconciler.apply()
         assert not reconciler.refused
+
+
+@pytest.mark.parametrize("is_older", [False, True])
+async def test_transactions_that_others_have_left_open_are_dropped_where_they_are_too_many(
+    dataplane: DataPlane, is_older: bool
+) -> None:
+    async with Client(dataplane.url, dataplane.username, dataplane.password) as client:
+        opened = [await client.begin(await client.configuration_version()) for _ in range(20)]
+        if is_older:
+            await client.reread_file()
+        await dataplane.restart_api()
+        reconciler = Reconciler(client, CONTROLLER, Pools(4, 2), Metrics())
+        reconciler.update(parse(site(free_port(), "127.0.0.2")))
+        await reconciler.apply()
+        assert await client.open_transactions() == {}
+        with pytest.raises(VersionConflict):
+            await client.commit(opened[0])
+
+
+async def test_a_transaction_that_can_be_committed_is_left_to_whoever_has_begun_it(dataplane: DataPlane) -> None:
+    port = free_port()
+    async with Client(dataplane.url, dataplane.username, dataplane.password) as client:
+        reconciler = Reconciler(client, CONTROLLER, Pools(4, 2), Metrics())
+        for address in ("127.0.0.2", "127.0.0.3"):
+            reconciler.update(parse(site(port, address)))
+            await reconciler.apply()
+        for _ in range(19):
+            await client.begin(await client.configuration_version())
+        await client.reread_file()
+        theirs = await client.begin(await client.configuration_version())
+        state = await read_state(client)
+        assert await Executor(client, await read_layout(client)).checkpoint(state, lambda: False)
+        assert list(await client.open_transactions()) == [theirs]
+    assert "127.0.0.3:80" in dataplane.config_file.read_text()
