@@ -19,6 +19,7 @@ from gwctl.haproxy.state import SectionKind, State
 from gwctl.routing.request import Request
 from gwctl.runtime.metrics import Metrics
 from gwctl.runtime.reconciler import NotConverging, Reconciler
+from tests.certificates import make_pair
 from tests.harness import DataPlane, EchoBackend, free_port
 from tests.live.gateway import wait_for
 from tests.manifests import (
@@ -29,6 +30,7 @@ from tests.manifests import (
     gateway,
     gateway_class,
     http_route,
+    https_listener,
     listener,
     prefix_rule,
     service,
@@ -274,6 +276,27 @@ async def test_a_listener_that_haproxy_cannot_move_is_served_where_it_was(datapl
         reconciler.update(resources)
         await reconciler.apply()
         assert not reconciler.refused
+
+
+async def test_a_listener_that_is_served_where_it_was_still_gets_certificates(dataplane: DataPlane) -> None:
+    listeners = [https_listener("https", free_port(), "web")]
+    async with Client(dataplane.url, dataplane.username, dataplane.password) as client:
+        reconciler = Reconciler(client, CONTROLLER, Pools(4, 2), Metrics())
+        reconciler.update(parse([gateway_class(), gateway(listeners), make_pair("a.test").secret("web")]))
+        await reconciler.apply()
+        reconciler.update(parse([gateway(listeners, address="192.0.2.1")]))
+        await reconciler.apply()
+        before = await read_state(client)
+        assert addresses(before) == ["127.0.0.1"]
+        assert len(before.certificates) == 1
+        reconciler.update(parse([make_pair("b.test").secret("web")]))
+        await reconciler.apply()
+        after = await read_state(client)
+        assert after.sections == before.sections
+        assert len(after.certificates) == 1
+        assert after.certificates != before.certificates
+        (entries,) = after.crt_lists.values()
+        assert {entry.certificate for entry in entries} == after.certificates
 
 
 @pytest.mark.parametrize("is_older", [False, True])
